@@ -1,0 +1,815 @@
+package folio
+
+// commit.go is how a transaction becomes the newest commit: places for its pages,
+// the order of writes, what is synced when, and what happens where that fails.
+//
+// The order, under the writer lock:
+//  1. open buckets' records go to their cells;
+//  2. pages that no pin needs become reusable; each dirty page gets a place;
+//  3. children first, each page gets its number, commit and sum, and its parent the
+//     reference to it;
+//  4. the freelog's record is worked out, and the file grown, so that a full disk
+//     shows before anything refers to the new pages;
+//  5. pages, then the meta, into the slot that is none of the durable commit's, the
+//     target's and the newest's;
+//  6. one sync of everything, where the mode asks for it;
+//  7. publish, acknowledge.
+//
+// Invariants:
+//   - up to the write of the meta a failure leaves file and memory at the commit before;
+//   - the number of a commit that failed after it wrote a page is never used again;
+//   - after a failed sync nothing is written any more.
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/foliokv/folio/internal/shm"
+)
+
+// placement is where one dirty page goes.
+type placement struct {
+	n pgno
+	p page
+}
+
+// committer is one commit under way.
+type committer struct {
+	s         *txState
+	db        *DB
+	hwm       pgno     // high-water mark, growing
+	allocated []extent // all places taken, to be given back should it fail
+	singles   []extent // places for pages that are no runs
+	writes    []placement
+	truncated extent // reusable pages at the end that it gives back
+	meta      meta
+	freelog   freelogCommit
+}
+
+// commit makes the transaction durable as the mode has it, and ends it.
+func (tx *Tx) commit() error {
+	_, err := tx.commitAs(tx.s.db.opts.Sync == SyncFull)
+	return err
+}
+
+// commitAsync commits without a sync.
+func (tx *Tx) commitAsync() (wait func() error, err error) {
+	db := tx.s.db
+	t, err := tx.commitAs(false)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return db.waitDurable(t) }, nil
+}
+
+// commitAs commits with or without a sync, ends the transaction, and returns its number.
+func (tx *Tx) commitAs(sync bool) (txid, error) {
+	s := tx.s
+	db := s.db
+	hooks := slices.Clone(s.hooks)
+	s.guard(func() {
+		if err := s.commit(sync); err != nil {
+			s.fail(err)
+		}
+	})
+	t, err := s.id, s.err
+	if err == nil && db.opts.Sync == SyncFull {
+		db.afterDurable(t, hooks)
+		hooks = nil
+	}
+	tx.end()
+	if err != nil {
+		return 0, fmt.Errorf("commit: %w", err)
+	}
+	for _, fn := range hooks {
+		fn()
+	}
+	db.runHooks()
+	db.reportSlowReader()
+	return t, nil
+}
+
+// commit does the work of a commit; the transaction is still open after it.
+func (s *txState) commit(sync bool) error {
+	if s.err != nil {
+		return fmt.Errorf("the transaction met a fault and can only be rolled back: %w", s.err)
+	}
+	if err := s.flush(); err != nil {
+		return err
+	}
+	if s.isUnchanged() {
+		s.id = s.base
+		if sync && s.db.durableTxid() < s.base {
+			return s.db.syncNow() // an earlier CommitAsync is part of what was seen here
+		}
+		return nil
+	}
+	c := &committer{s: s, db: s.db, hwm: s.pg.npages}
+	if err := c.write(sync); err != nil {
+		c.undo()
+		return err
+	}
+	return c.finish(sync)
+}
+
+// isUnchanged reports whether there is nothing to commit.
+func (s *txState) isUnchanged() bool {
+	m := &s.db.newest
+	return s.root.rec == m.root && s.w.nextTree == m.nextTree && len(s.w.freed) == 0
+}
+
+// write brings all pages and the meta to the file. Where it fails, undo follows.
+func (c *committer) write(sync bool) error {
+	s, db := c.s, c.db
+	db.free.release(db.pins())
+	s.w.unspill()
+	if err := c.reserve(); err != nil {
+		return err
+	}
+	c.meta = db.newest
+	c.meta.txid, c.meta.clean = s.id, false
+	c.meta.durable = db.durableTxid()
+	c.meta.root = s.root.rec
+	c.meta.nextTree = s.w.nextTree
+	if n := c.meta.root.root.pgno; n&virtual != 0 {
+		r, flags := c.resolve(n)
+		c.meta.root.root = ref{r.pgno, r.sum, countField(s.root.rec.root.pairs(), flags)}
+	}
+	if err := c.planFreelog(); err != nil {
+		return err
+	}
+	if err := db.growFile(c.hwm); err != nil {
+		return err
+	}
+	db.burned = max(db.burned, s.id)
+	if err := c.writePages(); err != nil {
+		return err
+	}
+	if sync && db.opts.TwoPhase {
+		if err := db.fileSync(); err != nil {
+			return err
+		}
+	}
+	return c.writeMeta()
+}
+
+// pins returns, ascending, every commit whose pages must stay: those being read, all
+// from the published one to the newest, the durable one, and a sync's target.
+func (db *DB) pins() []txid {
+	db.mu.Lock()
+	pins := []txid{db.durable, db.newest.txid}
+	if db.target != 0 {
+		pins = append(pins, db.target)
+	}
+	published, place := db.table.Published(), db.place
+	db.mu.Unlock()
+	for at := published; at < place; at++ {
+		pins = append(pins, txid(db.table.TxidAt(at)))
+	}
+	for _, r := range db.table.Readers(nil) {
+		pins = append(pins, txid(r.Txid))
+	}
+	slices.Sort(pins)
+	return slices.Compact(pins)
+}
+
+// --- places
+
+// reserve finds places for all dirty pages that have none: one run if there is one.
+func (c *committer) reserve() error {
+	total, nruns := uint64(0), 0
+	for i := range c.s.w.pages {
+		d := &c.s.w.pages[i]
+		if d.place != 0 {
+			c.allocated = append(c.allocated, extent{d.place, uint64(d.npages)})
+		} else if d.buf != nil {
+			total += uint64(d.npages)
+			nruns += d.npages - 1
+		}
+	}
+	if nruns == 0 {
+		c.singles = c.take(total)
+		return nil
+	}
+	return c.reserveRuns(total)
+}
+
+// reserveRuns places runs, which need consecutive pages, and then the rest.
+func (c *committer) reserveRuns(total uint64) error {
+	free := c.db.free
+	start, adjacent := free.allocateRun(total, 0)
+	if adjacent {
+		c.allocated = append(c.allocated, extent{start, total})
+	}
+	for i := range c.s.w.pages {
+		d := &c.s.w.pages[i]
+		if d.buf == nil || d.npages == 1 {
+			continue
+		}
+		n := uint64(d.npages)
+		switch {
+		case adjacent:
+			d.place = start
+			start += pgno(n)
+		default:
+			p, ok := free.allocateRun(n, 0)
+			if !ok {
+				p = c.grow(n)
+			}
+			d.place = p
+			c.allocated = append(c.allocated, extent{p, n})
+		}
+		total -= n
+	}
+	if adjacent {
+		c.singles = []extent{{start, total}}
+		return nil
+	}
+	c.singles = c.take(total)
+	return nil
+}
+
+// take allocates n pages, as few runs next to each other, and grows the store by
+// what is not to be had.
+func (c *committer) take(n uint64) []extent {
+	got := c.db.free.allocate(n)
+	for _, e := range got {
+		n -= e.npages
+	}
+	if n > 0 {
+		got = append(got, extent{c.grow(n), n})
+	}
+	c.allocated = append(c.allocated, got...)
+	return slices.Clone(got)
+}
+
+// grow moves the high-water mark and returns the first new page.
+func (c *committer) grow(n uint64) pgno {
+	p := c.hwm
+	c.hwm += pgno(n)
+	return p
+}
+
+// nextSingle returns the next place for a page.
+func (c *committer) nextSingle() pgno {
+	e := &c.singles[0]
+	p := e.start
+	e.start++
+	e.npages--
+	if e.npages == 0 {
+		c.singles = c.singles[1:]
+	}
+	return p
+}
+
+// resolve gives dirty page n and all below it their numbers and sums, children first,
+// and returns the reference to it and its flags.
+func (c *committer) resolve(n pgno) (runRef, uint16) {
+	d := &c.s.w.pages[n&^virtual]
+	if d.buf == nil { // spilled: written already
+		return runRef{pgno: d.place, sum: d.sum, txid: c.s.id}, d.flags
+	}
+	p := d.buf
+	switch p.kind() {
+	case kindBranch:
+		c.resolveBranch(p)
+	case kindLeaf:
+		c.resolveLeaf(p)
+	}
+	if d.place == 0 {
+		d.place = c.nextSingle()
+	}
+	d.sum = p.seal(d.place, c.s.id)
+	c.writes = append(c.writes, placement{d.place, p})
+	return runRef{pgno: d.place, sum: d.sum, txid: c.s.id}, p.flags()
+}
+
+// resolveBranch fills in the references of a branch to dirty children and runs.
+func (c *committer) resolveBranch(p page) {
+	n := p.count()
+	var flags uint16
+	for i := range n {
+		r := p.childAt(n, i)
+		if r.pgno&virtual != 0 {
+			to, f := c.resolve(r.pgno)
+			r = ref{to.pgno, to.sum, countField(r.pairs(), f)}
+			p.setChild(n, i, r)
+		}
+		flags |= childFlags(r)
+	}
+	if p.flags()&flagRuns != 0 {
+		for i := 1; i < n; i++ {
+			if _, run, _ := p.branchCellAt(n, i); run != nil {
+				flags |= flagRuns
+				c.resolveRun(run)
+			}
+		}
+	}
+	p.setFlags(flags)
+}
+
+// resolveLeaf fills in the references of a leaf to dirty runs and buckets' roots.
+func (c *committer) resolveLeaf(p page) {
+	if p.flags() == 0 {
+		return
+	}
+	n := p.count()
+	for i := range n {
+		cell, _ := p.leafCellAt(n, i)
+		if cell.flags&cellLarge != 0 {
+			c.resolveRun(cell.value)
+		}
+		raw, isBucket := bucketRecord(cell)
+		if !isBucket {
+			continue
+		}
+		rec, _ := getRecord(raw)
+		if rec.root.pgno&virtual != 0 {
+			to, f := c.resolve(rec.root.pgno)
+			rec.root = ref{to.pgno, to.sum, countField(rec.root.pairs(), f)}
+			putRecord(raw, rec)
+		}
+	}
+}
+
+// resolveRun fills in an encoded reference to a run, if that is dirty.
+func (c *committer) resolveRun(encoded []byte) {
+	r := getRunRef(encoded)
+	if r.pgno&virtual == 0 {
+		return
+	}
+	to, _ := c.resolve(r.pgno)
+	r.pgno, r.sum, r.txid = to.pgno, to.sum, to.txid
+	putRunRef(encoded, r)
+}
+
+// --- free space
+
+// Pages at the end are given back when they are many: a file that breathes a little
+// keeps its size.
+const (
+	truncateMinPages = 256
+	truncateFraction = 4
+)
+
+// planFreelog works out the freelog's record and pages, and the new high-water mark.
+func (c *committer) planFreelog() error {
+	free := c.db.free
+	// Where half of the store is free, new pages go to its start, so that its end
+	// can be given back.
+	free.lowFirst = free.freePages() > uint64(c.hwm)/2
+	if tail := free.tail(c.hwm); tail >= truncateMinPages && tail > uint64(c.hwm)/truncateFraction {
+		c.hwm -= pgno(tail)
+		c.truncated = extent{c.hwm, tail}
+		free.truncate(c.hwm)
+	}
+	plan, err := free.plan(commitPlan{
+		txid: c.s.id, durable: c.meta.durable,
+		freed: c.s.w.freed, allocated: c.allocated,
+		alloc: func() (pgno, error) {
+			e := c.take(1)[0]
+			return e.start, nil
+		},
+		npages:  func() uint64 { return uint64(c.hwm) },
+		tailCap: tailCap(c.db.psize), psize: c.db.psize,
+	})
+	if err != nil {
+		return err
+	}
+	c.freelog = plan
+	c.meta.free, c.meta.npages = plan.state, uint64(c.hwm)
+	for _, p := range plan.pages {
+		c.writes = append(c.writes, placement{p.pgno(), p})
+	}
+	return nil
+}
+
+// undo gives back what a failed commit took.
+func (c *committer) undo() {
+	free, old := c.db.free, pgno(c.db.newest.npages)
+	free.abandon(c.freelog)
+	for i := range c.s.w.pages {
+		c.s.w.pages[i].place = 0 // given back here, not once more by the pages' owner
+	}
+	if c.truncated.npages > 0 { // all of it, whatever was taken again
+		old = c.truncated.start
+		free.giveBack(c.truncated)
+	}
+	for _, e := range c.allocated {
+		if e = e.clip(0, old); e.npages > 0 {
+			free.giveBack(e)
+		}
+	}
+}
+
+// --- writing
+
+// growFile makes the file at least npages long, by allocation, so that a full disk
+// shows here and not in a sync.
+func (db *DB) growFile(npages pgno) error {
+	need := int64(npages) << db.shift
+	if db.opts.MaxSize > 0 && need > max(db.opts.MaxSize, int64(db.newest.npages)<<db.shift) {
+		return fmt.Errorf("grow the file to %d bytes: %w: it may have %d", need, ErrMaxSize, db.opts.MaxSize)
+	}
+	if need > db.nbytes {
+		if err := db.allocate(need); err != nil {
+			return err
+		}
+	}
+	return db.ensureMapped(need)
+}
+
+// allocate grows the file to need bytes, and some more, so that not each commit has to.
+func (db *DB) allocate(need int64) error {
+	const least, most = 64 << 10, 64 << 20
+	want := need + min(max(db.nbytes/4, least), most)
+	if db.opts.MaxSize > 0 {
+		want = max(need, min(want, db.opts.MaxSize))
+	}
+	want &^= int64(db.psize) - 1
+	err := db.file.Allocate(db.nbytes, want-db.nbytes)
+	if err != nil && want > need {
+		// What is left of the disk may be enough.
+		want = need
+		err = db.file.Allocate(db.nbytes, want-db.nbytes)
+	}
+	if err != nil {
+		if terr := db.file.Truncate(db.nbytes); terr != nil { // it may have grown in part
+			err = errors.Join(err, terr)
+		}
+		return fmt.Errorf("grow the file from %d to %d bytes: %w", db.nbytes, want, err)
+	}
+	db.nbytes = want
+	return nil
+}
+
+// writePages writes all pages in the order of their places, neighbours together.
+func (c *committer) writePages() error {
+	w := c.writes
+	slices.SortFunc(w, func(a, b placement) int { return cmp.Compare(a.n, b.n) })
+	var bufs [][]byte
+	for i := 0; i < len(w); {
+		bufs = bufs[:0]
+		first, next := w[i].n, w[i].n
+		for ; i < len(w) && w[i].n == next; i++ {
+			bufs = append(bufs, w[i].p)
+			next += pgno(len(w[i].p) >> c.db.shift)
+		}
+		if err := c.db.file.Pwritev(bufs, int64(first)<<c.db.shift); err != nil {
+			return fmt.Errorf("write pages %d to %d: %w", first, next-1, err)
+		}
+		c.db.stats.pagesWritten.Add(uint64(next - first))
+	}
+	return nil
+}
+
+// writeMeta writes the meta into the slot that nothing needs.
+func (c *committer) writeMeta() error {
+	db := c.db
+	slot := db.freeSlot()
+	p := getBuffer(db.psize)
+	defer putBuffer(p)
+	c.meta.encode(p, slot)
+	off := int64(slot) << db.shift
+	if err := db.file.Pwritev([][]byte{p}, off); err != nil {
+		// Part of it may be there. It must not be taken for a commit.
+		clear(p)
+		if zerr := db.file.Pwritev([][]byte{p}, off); zerr != nil {
+			err = db.poison(errors.Join(err, zerr))
+		}
+		db.mu.Lock()
+		db.slots[slot] = 0
+		db.mu.Unlock()
+		return fmt.Errorf("write meta page %d: %w", slot, err)
+	}
+	db.stats.pagesWritten.Add(1)
+	db.mu.Lock()
+	db.slots[slot] = c.meta.txid
+	db.mu.Unlock()
+	return nil
+}
+
+// freeSlot returns the meta slot with the oldest commit that nobody needs.
+func (db *DB) freeSlot() int {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	best := -1
+	for i, t := range db.slots {
+		if t != 0 && (t == db.durable || t == db.target || t == db.newest.txid) {
+			continue
+		}
+		if best < 0 || t < db.slots[best] {
+			best = i
+		}
+	}
+	if best < 0 {
+		broken("no meta slot is free: %v hold durable %d, target %d, newest %d", db.slots, db.durable, db.target, db.newest.txid)
+	}
+	return best
+}
+
+// finish makes the written commit the newest, syncs as told, and publishes it.
+func (c *committer) finish(sync bool) error {
+	db := c.db
+	// Places are the store's now, not the transaction's to give back.
+	for i := range c.s.w.pages {
+		c.s.w.pages[i].place = 0
+	}
+	db.free.apply(c.freelog)
+	db.stats.commits.Add(1)
+	db.mu.Lock()
+	db.newest = c.meta
+	db.place++
+	place := db.place
+	db.mu.Unlock()
+	db.table.Put(place, c.meta.commit())
+	switch {
+	case sync || db.mustSync():
+		if err := db.syncCommit(c.meta.txid, place); err != nil {
+			return err
+		}
+	case db.opts.Sync != SyncFull:
+		db.publish(place)
+	}
+	return db.giveBackTail(sync)
+}
+
+// publish makes the commit at place the one that new readers get, unless a later one is.
+func (db *DB) publish(place uint64) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if place > db.table.Published() {
+		db.table.Publish(place)
+	}
+}
+
+// giveBackTail truncates the file where a commit with fewer pages is durable. The
+// pages past its end were reusable: no reader's snapshot reaches them.
+func (db *DB) giveBackTail(sync bool) error {
+	size := int64(db.newest.npages) << db.shift
+	const slack = 64 << 20 // what allocate may have added
+	if !sync || db.nbytes <= size+min(size/truncateFraction, slack)+truncateMinPages<<db.shift {
+		return nil
+	}
+	if err := db.file.Truncate(size); err != nil {
+		db.log.Warn("giving back the end of the file failed", "path", db.path, "err", err)
+		return nil // the commit is durable all the same
+	}
+	db.nbytes = size
+	return nil
+}
+
+// --- syncs
+
+// mustSync reports whether a commit that need not be synced is synced all the same:
+// too many commits are unpublished, or too much space waits only for the durable one.
+func (db *DB) mustSync() bool {
+	if db.place-db.table.Published() >= shm.MaxUnpublished {
+		return true
+	}
+	const limit = 64 << 20
+	held := int64(db.free.heldBy(db.durableTxid())) << db.shift
+	return !db.opts.InMemory && held > limit && held > db.nbytes/4
+}
+
+// syncCommit makes commit t, the newest, durable, and publishes it.
+func (db *DB) syncCommit(t txid, place uint64) error {
+	if err := db.fileSync(); err != nil {
+		return err
+	}
+	db.setDurable(t, place)
+	return nil
+}
+
+// fileSync syncs the whole file. Where that fails, the kernel may have dropped dirty
+// pages, so nothing is written to the store any more.
+func (db *DB) fileSync() error {
+	if err := db.failure(); err != nil {
+		return err
+	}
+	db.stats.syncs.Add(1)
+	if err := db.file.Sync(); err != nil {
+		return db.poison(err)
+	}
+	return nil
+}
+
+// poison turns the store read-only because of err.
+func (db *DB) poison(err error) error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.failed == nil {
+		db.failed = fmt.Errorf("%w: the store is read-only until it is reopened: %w", ErrSyncFailed, err)
+		db.log.Error("store turned read-only", "path", db.path, "err", err)
+	}
+	return db.failed
+}
+
+// failure returns why the store can't be written any more, or nil.
+func (db *DB) failure() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.failed
+}
+
+func (db *DB) durableTxid() txid {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.durable
+}
+
+// setDurable notes that commit t, at place, is durable.
+func (db *DB) setDurable(t txid, place uint64) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.durable = max(db.durable, t)
+	if place > db.table.Published() {
+		db.table.Publish(place)
+	}
+}
+
+// Sync makes every commit durable that has returned, in any mode. It is safe for
+// concurrent use and does not keep a writer waiting. Errors: ErrSyncFailed,
+// ErrDatabaseNotOpen.
+func (db *DB) Sync() error {
+	if db.opts.ReadOnly {
+		return nil
+	}
+	if err := db.syncNow(); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	db.runHooks()
+	return nil
+}
+
+// syncNow syncs the newest commit, beside the writer.
+func (db *DB) syncNow() error {
+	db.syncing.Lock()
+	defer db.syncing.Unlock()
+	if db.fm.Load() == nil {
+		return ErrDatabaseNotOpen
+	}
+	db.mu.Lock()
+	t, place := db.newest.txid, db.place
+	if db.failed != nil || db.durable >= t {
+		defer db.mu.Unlock()
+		return db.failed
+	}
+	db.target = t // the slot and the pages of t stay while the sync is under way
+	db.mu.Unlock()
+	err := db.fileSync()
+	if err == nil {
+		db.setDurable(t, place)
+	}
+	db.mu.Lock()
+	db.target = 0
+	db.mu.Unlock()
+	return err
+}
+
+// waitDurable returns once commit t is durable.
+func (db *DB) waitDurable(t txid) error {
+	if db.durableTxid() < t {
+		if err := db.syncNow(); err != nil {
+			return fmt.Errorf("wait for commit %d: %w", t, err)
+		}
+	}
+	db.runHooks()
+	return nil
+}
+
+// syncEvery is SyncInterval's goroutine.
+func (db *DB) syncEvery() {
+	tick := time.NewTicker(db.opts.SyncEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-db.closing:
+			return
+		case <-tick.C:
+			if err := db.Sync(); err != nil {
+				return // logged, and every commit says so from here on
+			}
+		}
+	}
+}
+
+// afterDurable keeps the OnCommit functions of commit t until it is durable.
+func (db *DB) afterDurable(t txid, fns []func()) {
+	if len(fns) == 0 {
+		return
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	for _, fn := range fns {
+		db.waiters = append(db.waiters, hook{t, fn})
+	}
+}
+
+// runHooks calls the OnCommit functions of all commits that are durable, in order.
+func (db *DB) runHooks() {
+	db.mu.Lock()
+	n := 0
+	for n < len(db.waiters) && db.waiters[n].txid <= db.durable {
+		n++
+	}
+	due := slices.Clone(db.waiters[:n])
+	db.waiters = db.waiters[n:]
+	db.mu.Unlock()
+	for _, h := range due {
+		h.fn()
+	}
+}
+
+// --- commits that change nothing
+
+// commitEmpty writes a meta that says that the commit before it is durable, so that
+// the next open has nothing to prove; the writer lock is held.
+func (db *DB) commitEmpty() error {
+	if db.durableTxid() < db.newest.txid {
+		if err := db.syncCommit(db.newest.txid, db.place); err != nil {
+			return err
+		}
+	}
+	s := db.startWrite()
+	defer s.slot.Release()
+	c := &committer{s: s, db: db, hwm: s.pg.npages}
+	c.meta = db.newest
+	c.meta.txid, c.meta.clean, c.meta.durable = s.id, true, db.newest.txid
+	err := c.planFreelog()
+	if err == nil {
+		err = db.growFile(c.hwm)
+	}
+	if err == nil {
+		err = c.writePages()
+	}
+	if err == nil {
+		err = c.writeMeta()
+	}
+	if err != nil {
+		c.undo()
+		return err
+	}
+	return c.finish(true)
+}
+
+// settle ends a recovery that passed over metas: it writes a commit that is newer
+// than all of them, syncs it, and only then wipes them.
+func (db *DB) settle(rejected []int) error {
+	max := db.opts.MaxSize
+	db.opts.MaxSize = 0 // recovery may need a page more
+	err := db.commitEmpty()
+	db.opts.MaxSize = max
+	if err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
+	zero := make([]byte, db.psize)
+	for _, slot := range rejected {
+		if db.slots[slot] != 0 {
+			continue // the new meta went there
+		}
+		if err := db.file.Pwritev([][]byte{zero}, int64(slot)<<db.shift); err != nil {
+			return fmt.Errorf("recover: wipe meta page %d: %w", slot, err)
+		}
+	}
+	return db.fileSync()
+}
+
+// --- spilling
+
+// place takes n consecutive pages for the transaction, before its commit.
+func (s *txState) place(n uint64) (pgno, error) {
+	db := s.db
+	if p, ok := db.free.allocateRun(n, 0); ok {
+		return p, nil
+	}
+	p := s.pg.npages
+	if err := db.growFile(p + pgno(n)); err != nil {
+		return 0, err
+	}
+	s.pg.npages += pgno(n)
+	fm := db.fm.Load()
+	s.m, s.pg.data, s.pg.verified = fm, fm.m.Data, fm.verified
+	return p, nil
+}
+
+// spill writes a dirty page early, to a place that no commit refers to.
+func (s *txState) spill(p page, npages int) (pgno, uint64, error) {
+	n, err := s.place(uint64(npages))
+	if err != nil {
+		return 0, 0, fmt.Errorf("write a page early: %w", err)
+	}
+	s.db.burned = max(s.db.burned, s.id)
+	sum := p.seal(n, s.id)
+	if err := s.db.file.Pwritev([][]byte{p}, int64(n)<<s.db.shift); err != nil {
+		s.unspill(extent{n, uint64(npages)})
+		return 0, 0, fmt.Errorf("write page %d early: %w", n, err)
+	}
+	return n, sum, nil
+}
+
+// unspill gives back the place of a page that is not to be committed.
+func (s *txState) unspill(e extent) { s.db.free.giveBack(e) }

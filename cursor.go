@@ -1,0 +1,233 @@
+package folio
+
+// cursor.go is the public cursor: a place in a bucket that survives changes.
+//
+// Invariants:
+//   - in state `at`, key is the whole key of the pair that was returned last;
+//   - the path may be used only while version is the tree's: a change of the
+//     tree may have moved everything, and the place is found again by key.
+
+import "fmt"
+
+type cursorState uint8
+
+const (
+	cursorFresh  cursorState = iota // not positioned yet
+	cursorAt                        // at key
+	cursorBefore                    // ran off the start
+	cursorAfter                     // ran off the end
+)
+
+// Cursor walks a bucket in key order. Its methods return nil, nil past either end,
+// where it stays just outside: Prev then gives the last pair, Next the first. The
+// value of a nested bucket is nil.
+//
+// A cursor stays right while its transaction changes the bucket: where its place
+// has moved it finds it again by key. After its pair was deleted, Next gives the
+// pair after it and Prev the one before. So a loop over all pairs sees each pair
+// that exists throughout exactly once, whatever is put or deleted inside it.
+type Cursor struct {
+	b       *Bucket
+	t       *tree
+	st      path
+	state   cursorState
+	version uint64
+	key     []byte
+	steps   [6]step // st's first memory
+}
+
+// Cursor returns a cursor over the bucket. Next on it gives the first pair, Prev the last.
+func (b *Bucket) Cursor() *Cursor {
+	c := &Cursor{}
+	c.init(b)
+	return c
+}
+
+func (c *Cursor) init(b *Bucket) {
+	c.b, c.t = b, b.t
+	c.st = c.steps[:0]
+}
+
+// Bucket returns the bucket that the cursor walks.
+func (c *Cursor) Bucket() *Bucket { return c.b }
+
+// run runs fn, a positioning of the cursor, with faults turned into errors.
+func (c *Cursor) run(fn func() (k, v []byte, err error)) (k, v []byte) {
+	s, err := c.b.state()
+	if err != nil {
+		return nil, nil
+	}
+	s.guard(func() {
+		if k, v, err = fn(); err != nil {
+			s.fail(err)
+		}
+	})
+	if s.err != nil {
+		return nil, nil
+	}
+	return k, v
+}
+
+// First moves to the first pair and returns it.
+func (c *Cursor) First() (key, value []byte) { return c.run(c.first) }
+
+// Last moves to the last pair and returns it.
+func (c *Cursor) Last() (key, value []byte) { return c.run(c.last) }
+
+// Seek moves to the first pair whose key is at or above seek and returns it; nil or
+// an empty key stands for the first pair.
+func (c *Cursor) Seek(seek []byte) (key, value []byte) {
+	return c.run(func() (k, v []byte, err error) { return c.seek(seek) })
+}
+
+// Next moves to the next pair and returns it.
+func (c *Cursor) Next() (key, value []byte) {
+	// The fast way: the next slot of the same leaf, whose cell is a plain pair.
+	if c.state == cursorAt && c.version == c.t.version && c.b.tx.s != nil && c.b.tx.s.guarded && c.b.tx.s.err == nil && !c.t.dead {
+		leaf := &c.st[len(c.st)-1]
+		if n := leaf.p.count(); leaf.slot+1 < n {
+			if cell, ok := leaf.p.leafCellAt(n, leaf.slot+1); ok && cell.flags == 0 {
+				leaf.slot++
+				c.key = cell.key
+				return cell.key, cell.value
+			}
+		}
+	}
+	return c.run(c.next)
+}
+
+// Prev moves to the pair before and returns it.
+func (c *Cursor) Prev() (key, value []byte) { return c.run(c.prev) }
+
+// Delete removes the pair at which the cursor is. Where it is at none, or that is
+// gone already, it does nothing; at a nested bucket it returns ErrIncompatibleValue.
+func (c *Cursor) Delete() error {
+	if _, err := c.b.writeState(); err != nil {
+		return fmt.Errorf("cursor delete: %w", err)
+	}
+	if c.state != cursorAt {
+		return nil
+	}
+	return c.b.Delete(c.key)
+}
+
+func (c *Cursor) first() (k, v []byte, err error) {
+	return c.toEdge(false)
+}
+
+func (c *Cursor) last() (k, v []byte, err error) {
+	return c.toEdge(true)
+}
+
+func (c *Cursor) toEdge(last bool) (k, v []byte, err error) {
+	if c.t.rec.root.pgno == 0 {
+		return c.outside(last)
+	}
+	if err := c.t.edge(&c.st, last); err != nil {
+		return nil, nil, err
+	}
+	return c.here()
+}
+
+// outside leaves the cursor past the end (last) or before the start.
+func (c *Cursor) outside(last bool) (k, v []byte, err error) {
+	c.state, c.key = cursorBefore, nil
+	if last {
+		c.state = cursorAfter
+	}
+	return nil, nil, nil
+}
+
+// here makes the pair that the path ends at the current one.
+func (c *Cursor) here() (k, v []byte, err error) {
+	cell, err := c.st.cellAt()
+	if err != nil {
+		return nil, nil, err
+	}
+	k, v, err = c.t.pg.pair(cell)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.state, c.key, c.version = cursorAt, k, c.t.version
+	return k, v, nil
+}
+
+func (c *Cursor) seek(key []byte) (k, v []byte, err error) {
+	if c.t.rec.root.pgno == 0 {
+		return c.outside(true)
+	}
+	if _, err := c.t.seek(&c.st, key); err != nil {
+		return nil, nil, err
+	}
+	return c.settle()
+}
+
+// settle makes the path end at a pair: where its slot is past the leaf's last, at
+// the next leaf's first.
+func (c *Cursor) settle() (k, v []byte, err error) {
+	leaf := &c.st[len(c.st)-1]
+	if leaf.slot < leaf.p.count() {
+		return c.here()
+	}
+	ok, err := c.t.nextLeaf(&c.st)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !ok {
+		return c.outside(true)
+	}
+	return c.here()
+}
+
+func (c *Cursor) next() (k, v []byte, err error) {
+	switch c.state {
+	case cursorFresh, cursorBefore:
+		return c.first()
+	case cursorAfter:
+		return nil, nil, nil
+	}
+	if c.version != c.t.version {
+		if c.t.rec.root.pgno == 0 {
+			return c.outside(true)
+		}
+		exact, err := c.t.seek(&c.st, c.key)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !exact {
+			return c.settle() // the pair is gone: this is the one after it
+		}
+	}
+	c.st[len(c.st)-1].slot++
+	return c.settle()
+}
+
+func (c *Cursor) prev() (k, v []byte, err error) {
+	switch c.state {
+	case cursorFresh, cursorAfter:
+		return c.last()
+	case cursorBefore:
+		return nil, nil, nil
+	}
+	if c.version != c.t.version {
+		if c.t.rec.root.pgno == 0 {
+			return c.outside(false)
+		}
+		if _, err := c.t.seek(&c.st, c.key); err != nil {
+			return nil, nil, err
+		}
+	}
+	leaf := &c.st[len(c.st)-1]
+	if leaf.slot > 0 {
+		leaf.slot--
+		return c.here()
+	}
+	ok, err := c.t.prevLeaf(&c.st)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !ok {
+		return c.outside(false)
+	}
+	return c.here()
+}

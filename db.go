@@ -1,0 +1,597 @@
+package folio
+
+// db.go opens and closes a store, and holds what its transactions share: the data
+// file, its mapping, the reader table, the free list, the newest commit.
+//
+// Invariants:
+//   - only the holder of the writer lock changes the free list, writes pages, or
+//     moves `newest` and `slots`;
+//   - mu guards newest, durable, target, slots and place together; it is held for moments;
+//   - durable <= newest; the slots of the durable commit, the target and the newest
+//     are never written;
+//   - a mapping is unmapped only when no transaction that began under it is left.
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/bits"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/foliokv/folio/internal/mmap"
+	"github.com/foliokv/folio/internal/shm"
+)
+
+// SyncMode says what is synced before a commit returns.
+type SyncMode uint8
+
+const (
+	// SyncFull: a commit is durable when it returns. The default.
+	SyncFull SyncMode = iota
+	// SyncInterval: a commit returns at once; a sync follows within Options.SyncEvery.
+	// A crash of the machine may lose the commits since, and nothing else.
+	SyncInterval
+	// SyncOff: only DB.Sync, Close and the limit on space that can't be reused sync.
+	// A crash of the machine may lose the commits since, and nothing else.
+	SyncOff
+)
+
+// Options say how a store is opened. The zero value is safe and durable.
+type Options struct {
+	// ReadOnly opens the store for reading; it must exist. Nothing is created or written.
+	ReadOnly bool
+	// Exclusive keeps other processes out. Today every open for writing does; see Timeout.
+	Exclusive bool
+	// InMemory keeps the store in anonymous memory; the path only names it.
+	InMemory bool
+	// Timeout is how long Open waits for the file's lock; 0 stands for 3 seconds, a
+	// negative one for not at all.
+	Timeout time.Duration
+	// PageSize in bytes, a power of two from 4096 to 65536, used when the store is
+	// created; 0 stands for 4096.
+	PageSize int
+	// Sync says what is synced before a commit returns.
+	Sync SyncMode
+	// SyncEvery is the most that SyncInterval waits before a sync; 0 stands for 1 second.
+	SyncEvery time.Duration
+	// TwoPhase syncs the pages of a commit before its meta is written, for stores
+	// whose values an attacker chooses: the page sums are no cryptographic hash.
+	TwoPhase bool
+	// MaxSize is the largest size of the file in bytes; 0 stands for no limit.
+	MaxSize int64
+	// DirtyLimit is how many bytes of dirty pages a transaction keeps in memory before
+	// it writes some early; 0 stands for 256 MiB.
+	DirtyLimit int64
+	// Verify says when the sums of pages are checked.
+	Verify VerifyMode
+	// Logger gets what is worth knowing; nil is silent.
+	Logger *slog.Logger
+	// OnSlowReader is called, at most once a second, after a commit, with the reader
+	// whose snapshot keeps the most space from being reused. It must not block.
+	OnSlowReader func(Reader)
+}
+
+const (
+	defaultTimeout    = 3 * time.Second
+	defaultSyncEvery  = time.Second
+	defaultDirtyLimit = 256 << 20
+	minReservation    = 1 << 30 // bytes of address space mapped for a small store
+)
+
+// DB is an open store. All its methods are safe for concurrent use.
+type DB struct {
+	path    string
+	opts    Options
+	log     *slog.Logger
+	file    *mmap.File
+	psize   int
+	shift   uint
+	reserve int64 // smallest mapping, in bytes
+
+	table  *shm.Table
+	readTx sync.Pool // *txState
+	fm     atomic.Pointer[fileMap]
+
+	writer  chan struct{} // holds one token while a write transaction is open
+	writeTx *txState      // the writer's state, used again and again
+	free    *freelist
+	burned  txid   // the largest txid that must not be used again
+	nbytes  int64  // size of the file
+	wpages  []page // scratch of the commit
+
+	mu      sync.Mutex
+	newest  meta
+	durable txid // D
+	target  txid // C, 0 while no sync is in progress
+	slots   [numMetas]txid
+	place   uint64 // of newest in the reader table's ring
+	waiters []hook // OnCommit functions of commits that are not yet durable
+	failed  error  // a sync failed: nothing is written any more
+
+	syncing  sync.Mutex // held by the one sync outside a commit
+	closing  chan struct{}
+	closed   atomic.Bool
+	done     sync.WaitGroup // background goroutines
+	retireMu sync.Mutex
+	retired  []*fileMap
+	nretired atomic.Int32
+
+	lastSlow time.Time
+	stats    counters
+}
+
+// hook is an OnCommit function that waits for a commit to be durable.
+type hook struct {
+	txid txid
+	fn   func()
+}
+
+// Open opens the store at path and creates it, with mode (before umask), where
+// there is none. opts may be nil.
+//
+// A store is open in one process at a time, except that any number may have it open
+// with ReadOnly; Open waits Options.Timeout for that and then fails with ErrTimeout
+// and the name of the holder. Errors: ErrInvalid for a file that is no store,
+// ErrVersionMismatch, ErrCorrupt, ErrTimeout, and those of the file system. A file
+// that is no store is never changed.
+func Open(path string, mode os.FileMode, opts *Options) (*DB, error) {
+	db, err := open(path, mode, opts, minReservation)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	return db, nil
+}
+
+func open(path string, mode os.FileMode, opts *Options, reserve int64) (*DB, error) {
+	db := &DB{path: path, reserve: reserve, writer: make(chan struct{}, 1), closing: make(chan struct{})}
+	if opts != nil {
+		db.opts = *opts
+	}
+	if err := db.setDefaults(); err != nil {
+		return nil, err
+	}
+	if err := db.openFile(mode); err != nil {
+		return nil, err
+	}
+	if err := db.load(); err != nil {
+		db.unmapAll()
+		db.file.Close()
+		return nil, err
+	}
+	if db.opts.Sync == SyncInterval && !db.opts.ReadOnly {
+		db.done.Go(db.syncEvery)
+	}
+	return db, nil
+}
+
+func (db *DB) setDefaults() error {
+	o := &db.opts
+	switch {
+	case o.Timeout == 0:
+		o.Timeout = defaultTimeout
+	case o.Timeout < 0:
+		o.Timeout = 0
+	}
+	if o.PageSize == 0 {
+		o.PageSize = minPageSize
+	}
+	if !isPageSize(o.PageSize) {
+		return fmt.Errorf("page size %d: it must be a power of two from %d to %d", o.PageSize, minPageSize, maxPageSize)
+	}
+	if o.Sync > SyncOff {
+		return fmt.Errorf("unknown sync mode %d", o.Sync)
+	}
+	if o.Verify > VerifyOff {
+		return fmt.Errorf("unknown verify mode %d", o.Verify)
+	}
+	if o.SyncEvery <= 0 {
+		o.SyncEvery = defaultSyncEvery
+	}
+	if o.DirtyLimit <= 0 {
+		o.DirtyLimit = defaultDirtyLimit
+	}
+	if o.ReadOnly && o.InMemory {
+		return errors.New("a store in memory cannot be opened read-only: it would be empty for ever")
+	}
+	db.log = o.Logger
+	if db.log == nil {
+		db.log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func isPageSize(n int) bool {
+	return n >= minPageSize && n <= maxPageSize && n&(n-1) == 0
+}
+
+// openFile opens and locks the data file, and creates it where there is none.
+func (db *DB) openFile(mode os.FileMode) (err error) {
+	if db.opts.InMemory {
+		return db.openMemory()
+	}
+	db.file, err = mmap.Open(db.path, db.opts.ReadOnly)
+	if errors.Is(err, fs.ErrNotExist) && !db.opts.ReadOnly {
+		err = mmap.Create(db.path, mode, newStore(db.opts.PageSize))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		db.file, err = mmap.Open(db.path, false)
+	}
+	if errors.Is(err, mmap.ErrNotRegular) {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := db.file.Lock(!db.opts.ReadOnly, db.opts.Timeout); err != nil {
+		db.file.Close()
+		if errors.Is(err, mmap.ErrLocked) {
+			return fmt.Errorf("%w after %v: %w", ErrTimeout, db.opts.Timeout, err)
+		}
+		return err
+	}
+	return nil
+}
+
+func (db *DB) openMemory() (err error) {
+	if db.file, err = mmap.Memory(db.path); err != nil {
+		return err
+	}
+	db.opts.Sync = SyncOff
+	if err = db.file.Pwritev([][]byte{newStore(db.opts.PageSize)}, 0); err != nil {
+		db.file.Close()
+	}
+	return err
+}
+
+// newStore returns the content of a new, empty store: four meta slots, one of them used.
+func newStore(psize int) []byte {
+	b := make([]byte, numMetas*psize)
+	m := meta{txid: 1, durable: 1, clean: true, psize: psize, npages: numMetas, free: newFreelist(numMetas, 1).state()}
+	rand.Read(m.uuid[:]) // it never fails
+	m.encode(b[:psize], 0)
+	return b
+}
+
+// load finds the newest good commit and makes it the current one.
+func (db *DB) load() error {
+	r, err := db.recover()
+	if err != nil {
+		return err
+	}
+	m := r.base
+	db.psize, db.shift = m.psize, uint(bits.TrailingZeros(uint(m.psize)))
+	if db.nbytes, err = db.file.Size(); err != nil {
+		return err
+	}
+	fm, err := newFileMap(db.file, max(db.reserve, 2*db.nbytes), db.psize)
+	if err != nil {
+		return fmt.Errorf("map the file: %w", err)
+	}
+	db.fm.Store(fm)
+	db.free = r.free
+	db.newest, db.durable, db.slots = m, m.txid, r.slots
+	db.burned = r.seen
+	db.table = shm.NewTable(m.commit())
+	db.free.release([]txid{m.txid})
+	if db.opts.ReadOnly || len(r.rejected) == 0 {
+		return nil
+	}
+	return db.settle(r.rejected)
+}
+
+// commit returns what readers need to know of m.
+func (m *meta) commit() shm.Commit {
+	var raw [recordSize]byte
+	putRecord(raw[:], m.root)
+	c := shm.Commit{Txid: uint64(m.txid), NPages: m.npages}
+	for i := range c.Root {
+		c.Root[i] = binary.LittleEndian.Uint64(raw[8*i:])
+	}
+	return c
+}
+
+// rootRecord returns the root bucket's record of a commit in the reader table.
+func rootRecord(c *shm.Commit) record {
+	w := &c.Root
+	return record{
+		root:     ref{pgno: pgno(w[0]), sum: w[1], count: w[2]},
+		id:       w[3],
+		sequence: w[4],
+		level:    int(w[5]),
+	}
+}
+
+// beginRead takes a snapshot of the published commit.
+func (db *DB) beginRead() (*txState, error) {
+	if db.closed.Load() {
+		return nil, fmt.Errorf("begin read transaction: %w", ErrDatabaseNotOpen)
+	}
+	s, _ := db.readTx.Get().(*txState)
+	if s == nil {
+		s = &txState{db: db}
+	}
+	var c shm.Commit
+	s.slot, s.slotHint, c = db.table.Acquire(s.slotHint)
+	if db.closed.Load() { // Close may have missed the slot when it looked
+		db.endRead(s)
+		return nil, fmt.Errorf("begin read transaction: %w", ErrDatabaseNotOpen)
+	}
+	s.base, s.id = txid(c.Txid), txid(c.Txid)
+	s.start(db.fm.Load(), c.NPages, rootRecord(&c))
+	return s, nil
+}
+
+// start makes s ready to read a snapshot through fm.
+func (s *txState) start(fm *fileMap, npages uint64, root record) {
+	s.m = fm
+	s.err = nil
+	s.guarded = false
+	pg := &s.pg
+	pg.data, pg.verified = fm.m.Data, fm.verified
+	pg.shift, pg.psize = s.db.shift, s.db.psize
+	pg.npages, pg.verify = pgno(npages), s.db.opts.Verify
+	s.root = tree{pg: pg, rec: root}
+}
+
+// endRead gives up a read transaction.
+func (db *DB) endRead(s *txState) {
+	s.slot.Release()
+	s.m = nil
+	db.readTx.Put(s)
+	if db.nretired.Load() > 0 {
+		db.releaseMaps()
+	}
+}
+
+// beginWrite waits for the writer lock and starts a write transaction on the newest commit.
+func (db *DB) beginWrite(ctx context.Context) (*txState, error) {
+	s, err := db.lockWriter(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("begin write transaction: %w", err)
+	}
+	return s, nil
+}
+
+func (db *DB) lockWriter(ctx context.Context) (*txState, error) {
+	if db.opts.ReadOnly {
+		return nil, fmt.Errorf("%w: it was opened with ReadOnly", ErrDatabaseReadOnly)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := db.takeWriter(ctx); err != nil {
+		return nil, err
+	}
+	if err := db.failure(); err != nil {
+		<-db.writer
+		return nil, err
+	}
+	return db.startWrite(), nil
+}
+
+// takeWriter takes the writer lock, of a store that need not be writable.
+func (db *DB) takeWriter(ctx context.Context) error {
+	if db.closed.Load() {
+		return ErrDatabaseNotOpen
+	}
+	select { // waiters are served in the order in which they came
+	case db.writer <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-db.closing:
+		return ErrDatabaseNotOpen
+	}
+	if db.closed.Load() {
+		<-db.writer
+		return ErrDatabaseNotOpen
+	}
+	return nil
+}
+
+// startWrite sets the writer's state up; the writer lock is held.
+func (db *DB) startWrite() *txState {
+	s := db.writeTx
+	if s == nil {
+		s = &txState{db: db, writable: true, byName: map[treeName]*tree{}}
+		s.pg.w = &s.w
+		s.w.spiller, s.w.psize, s.w.limit = s, db.psize, db.opts.DirtyLimit
+		db.writeTx = s
+	}
+	m := &db.newest // only the writer changes it
+	s.base, s.id = m.txid, max(m.txid, db.burned)+1
+	s.slot, s.slotHint = db.table.AcquireAt(s.slotHint, uint64(m.txid))
+	s.start(db.fm.Load(), m.npages, m.root)
+	s.w.nextTree = m.nextTree
+	return s
+}
+
+// endWrite gives up a write transaction and the writer lock. What it did not commit
+// is undone.
+func (db *DB) endWrite(s *txState) {
+	s.w.reset()
+	db.free.truncate(pgno(db.newest.npages)) // what it grew the store by and did not commit
+	clear(s.byName)
+	clear(s.trees)
+	clear(s.hooks)
+	s.trees, s.hooks = s.trees[:0], s.hooks[:0]
+	s.slot.Release()
+	s.m = nil
+	s.root = tree{}
+	<-db.writer
+	if db.nretired.Load() > 0 {
+		db.releaseMaps()
+	}
+}
+
+// ensureMapped makes sure that the mapping covers nbytes. A larger one is made beside
+// the old, which goes when its last transaction has ended.
+func (db *DB) ensureMapped(nbytes int64) error {
+	old := db.fm.Load()
+	if nbytes <= int64(len(old.m.Data)) {
+		return nil
+	}
+	fm, err := newFileMap(db.file, max(db.reserve, 2*nbytes), db.psize)
+	if err != nil {
+		return fmt.Errorf("map the file, grown to %d bytes: %w", nbytes, err)
+	}
+	fm.inherit(old)
+	db.fm.Store(fm)
+	// Who loads the pointer from here on gets the new one, so only those whose slot
+	// is set by now, at this commit or an older one, can have the old.
+	old.retired = db.newest.txid
+	db.retireMu.Lock()
+	db.retired = append(db.retired, old)
+	db.retireMu.Unlock()
+	db.nretired.Add(1)
+	return nil
+}
+
+// releaseMaps unmaps old mappings that no transaction uses.
+func (db *DB) releaseMaps() {
+	if !db.retireMu.TryLock() {
+		return // someone is at it
+	}
+	defer db.retireMu.Unlock()
+	oldest := ^uint64(0)
+	for _, r := range db.table.Readers(nil) {
+		oldest = min(oldest, r.Txid)
+	}
+	kept := db.retired[:0]
+	for _, fm := range db.retired {
+		if uint64(fm.retired) < oldest {
+			fm.unmap()
+			db.nretired.Add(-1)
+		} else {
+			kept = append(kept, fm)
+		}
+	}
+	clear(db.retired[len(kept):])
+	db.retired = kept
+}
+
+func (db *DB) unmapAll() {
+	for _, fm := range db.retired {
+		fm.unmap()
+	}
+	db.retired = nil
+	if fm := db.fm.Load(); fm != nil {
+		fm.unmap()
+	}
+}
+
+// --- close
+
+// Close ends the store. It waits for open transactions, and logs who holds them after
+// seconds; those who wait for the writer lock, and all who come later, get
+// ErrDatabaseNotOpen. It makes everything durable. Closing twice is no error.
+func (db *DB) Close() error { return db.CloseContext(context.Background()) }
+
+// CloseContext is Close, but gives up waiting for open transactions when ctx is done;
+// the store is then still open to those, and closed to new ones. Call it again to
+// finish.
+func (db *DB) CloseContext(ctx context.Context) error {
+	if db.closed.CompareAndSwap(false, true) {
+		close(db.closing)
+	}
+	if err := db.drain(ctx); err != nil {
+		return fmt.Errorf("close store %s: %w", db.path, err)
+	}
+	db.done.Wait()
+	db.syncing.Lock() // a wait of CommitAsync may still sync
+	defer db.syncing.Unlock()
+	if db.fm.Load() == nil {
+		<-db.writer
+		return nil // closed before
+	}
+	err := db.finish()
+	db.unmapAll()
+	db.fm.Store(nil)
+	if cerr := db.file.Close(); err == nil {
+		err = cerr
+	}
+	<-db.writer
+	if err != nil {
+		return fmt.Errorf("close store %s: %w", db.path, err)
+	}
+	return nil
+}
+
+// drain takes the writer lock and waits until no transaction is open.
+func (db *DB) drain(ctx context.Context) error {
+	slow := time.NewTicker(5 * time.Second)
+	defer slow.Stop()
+	for got := false; !got; {
+		select {
+		case db.writer <- struct{}{}:
+			got = true
+		case <-ctx.Done():
+			return fmt.Errorf("a write transaction is open: %w", ctx.Err())
+		case <-slow.C:
+			db.log.Warn("close waits for a write transaction", "path", db.path)
+		}
+	}
+	pause := time.Millisecond
+	for {
+		open := db.table.Readers(nil)
+		if len(open) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			<-db.writer
+			return fmt.Errorf("%d read transactions are open: %w", len(open), ctx.Err())
+		case <-slow.C:
+			db.log.Warn("close waits for read transactions", "path", db.path, "open", len(open), "oldest", oldestReader(open))
+		case <-time.After(pause):
+			pause = min(2*pause, 50*time.Millisecond)
+		}
+	}
+}
+
+func oldestReader(open []shm.Reader) uint64 {
+	oldest := open[0].Txid
+	for _, r := range open {
+		oldest = min(oldest, r.Txid)
+	}
+	return oldest
+}
+
+// finish makes the store whole for the next open: everything durable, a last meta
+// that says so, no space behind the last page.
+func (db *DB) finish() error {
+	if db.opts.ReadOnly || db.opts.InMemory {
+		return nil
+	}
+	if err := db.failure(); err != nil {
+		return err
+	}
+	if !db.newest.clean {
+		if err := db.commitEmpty(); err != nil {
+			return err
+		}
+	}
+	if size := int64(db.newest.npages) << db.shift; db.nbytes > size {
+		return db.file.Truncate(size)
+	}
+	return nil
+}
+
+// --- what a DB tells of itself
+
+// Path returns the path that the store was opened with.
+func (db *DB) Path() string { return db.path }
+
+// IsReadOnly reports whether the store can't be written: it was opened so, or a
+// sync has failed.
+func (db *DB) IsReadOnly() bool { return db.opts.ReadOnly || db.failure() != nil }
+
+// String returns a short description for logs.
+func (db *DB) String() string { return fmt.Sprintf("folio.DB<%q>", db.path) }

@@ -1,0 +1,459 @@
+package folio
+
+// pager.go is where a transaction's pages come from: verified reads of the
+// mapped file, and for a writer private dirty pages in layers.
+//
+// Invariants:
+//   - a page of the file is handed out only after its sum has matched the sum in
+//     the reference that led to it, and after its layout was validated;
+//   - a committed page never changes: to change it, touch copies it;
+//   - a dirty page has a virtual number until the commit gives it a place;
+//   - a dirty page is changed in place only by the layer that owns it; a nested
+//     transaction's layer copies it first, and keeps the old one to go back to;
+//   - bytes of a dirty leaf's cells stay as they are until the transaction ends:
+//     a buffer that is replaced is not used again before that.
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/foliokv/folio/internal/invariant"
+)
+
+// virtual marks the number of a dirty page; the rest is its index in layers.pages.
+const virtual pgno = 1 << 63
+
+// VerifyMode says when a page's sum is checked.
+type VerifyMode uint8
+
+const (
+	// VerifyFirstRead checks a page's sum when this process first reads it. The default.
+	VerifyFirstRead VerifyMode = iota
+	// VerifyAlways checks it at every read of the page: for media that are not trusted.
+	VerifyAlways
+	// VerifyOff checks the layout of a page when it is first read, but no sums.
+	VerifyOff
+)
+
+// pager reads the pages of one snapshot and holds a writer's changes to it.
+type pager struct {
+	data     []byte          // the mapping; at least npages pages of it are in the file
+	verified []atomic.Uint32 // per page what fold made of the sum last proven
+	shift    uint            // log2 of the page size
+	psize    int
+	npages   pgno // high-water mark: pages from here on do not exist
+	verify   VerifyMode
+	w        *layers // nil in a read transaction
+}
+
+// fold reduces a sum to the word kept per page; 0 means not verified.
+func fold(sum uint64) uint32 {
+	if f := uint32(sum); f != 0 {
+		return f
+	}
+	return 1
+}
+
+// load returns the page that r refers to. It stays valid and unchanged until the
+// transaction ends.
+func (pg *pager) load(r ref) (page, error) {
+	n := r.pgno
+	if n&virtual != 0 {
+		return pg.loadDirty(n)
+	}
+	if n < numMetas || n >= pg.npages {
+		return nil, corrupt(n, "reference outside the store's %d pages", pg.npages)
+	}
+	off := n << pg.shift
+	p := page(pg.data[off : off+pgno(pg.psize)])
+	if pg.verified[n].Load() == fold(r.sum) && pg.verify != VerifyAlways {
+		return p, nil
+	}
+	return p, pg.verifyPage(p, r)
+}
+
+// verifyPage checks a tree page of the file against the reference that led to it.
+func (pg *pager) verifyPage(p page, r ref) error {
+	if err := pg.verifySum(p, r.pgno, r.sum); err != nil {
+		return err
+	}
+	if rule := p.validate(); rule != "" {
+		return corrupt(r.pgno, "%s", rule)
+	}
+	pg.verified[r.pgno].Store(fold(r.sum))
+	return nil
+}
+
+// verifySum checks number and sum of a page or run of the file.
+func (pg *pager) verifySum(p page, n pgno, sum uint64) error {
+	if pg.verify == VerifyOff {
+		return nil
+	}
+	return checkSum(p, n, sum)
+}
+
+// checkSum checks that p is page n with the given sum.
+func checkSum(p page, n pgno, sum uint64) error {
+	if p.pgno() != n {
+		return corrupt(n, "it says to be page %d", p.pgno())
+	}
+	if p.sum() != sum {
+		return corrupt(n, "sum %016x in the page, %016x in the reference to it", p.sum(), sum)
+	}
+	if got := p.computeSum(); got != sum {
+		return corrupt(n, "sum %016x of the content, %016x in the page", got, sum)
+	}
+	return nil
+}
+
+// loadRun returns the run that r refers to.
+func (pg *pager) loadRun(r runRef) (page, error) {
+	if r.pgno&virtual != 0 {
+		return pg.loadDirty(r.pgno)
+	}
+	n := pgno(r.npages)
+	if r.pgno < numMetas || r.pgno >= pg.npages || n > pg.npages-r.pgno {
+		return nil, corrupt(r.pgno, "run of %d pages outside the store's %d pages", n, pg.npages)
+	}
+	if r.npages != runPages(pg.psize, r.keyLen, r.valueLen) {
+		return nil, corrupt(r.pgno, "run of %d pages for a key of %d and a value of %d bytes", n, r.keyLen, r.valueLen)
+	}
+	p := page(pg.data[r.pgno<<pg.shift : (r.pgno+n)<<pg.shift])
+	if pg.verified[r.pgno].Load() == fold(r.sum) && pg.verify != VerifyAlways {
+		return p, nil
+	}
+	if err := pg.verifySum(p, r.pgno, r.sum); err != nil {
+		return nil, err
+	}
+	if rule := validateRun(p, r); rule != "" {
+		return nil, corrupt(r.pgno, "%s", rule)
+	}
+	pg.verified[r.pgno].Store(fold(r.sum))
+	return p, nil
+}
+
+// validateRun checks a run's header against the reference to it.
+func validateRun(p page, r runRef) string {
+	switch {
+	case p.kind() != kindRun:
+		return "kind " + p.kind().String() + " where a run should be"
+	case p.npages() != r.npages || p.lower() != r.keyLen || p.upper() != r.valueLen:
+		return "run's lengths differ from those in the reference to it"
+	case p.txid() != r.txid:
+		return "run's commit differs from that in the reference to it"
+	}
+	return ""
+}
+
+// --- dirty pages
+
+// dirtyPage is a page or run that the transaction made.
+type dirtyPage struct {
+	buf    page // nil where it was spilled, or is gone
+	place  pgno // where it was spilled to, or 0
+	sum    uint64
+	npages int
+	flags  uint16 // the page's, where it was spilled
+	layer  int    // the nested transaction that owns it
+	recent bool   // used since the spill's hand came by
+}
+
+func (d *dirtyPage) live() bool { return d.buf != nil || d.place != 0 }
+
+// spiller writes dirty pages early, when memory runs short.
+type spiller interface {
+	// spill gives p a place, writes it there and returns place and sum.
+	spill(p page, npages int) (pgno, uint64, error)
+	// unspill gives a place back that was never committed.
+	unspill(e extent)
+}
+
+// undo is how a dirty page looked before a layer changed it.
+type undo struct {
+	index int
+	old   dirtyPage
+}
+
+// frame is what it takes to undo one layer.
+type frame struct {
+	undos    []undo
+	npages   int // len(layers.pages) when it began
+	nfreed   int
+	nextTree uint64
+	trees    []treeUndo
+	ntrees   int
+	nhooks   int
+}
+
+// layers holds a write transaction's dirty pages.
+type layers struct {
+	pages    []dirtyPage
+	freed    []freedExtent
+	frames   []frame  // one per nested transaction that is open
+	retired  []page   // buffers that may have been lent: reused after the transaction
+	spent    []extent // places of spilled pages that are gone: slices of them may have been lent
+	nbytes   int64    // bytes of the dirty pages in memory
+	limit    int64    // spill beyond this
+	hand     int      // the spill's clock hand
+	psize    int
+	spiller  spiller
+	nextTree uint64 // id for the next bucket
+	path     path   // scratch of the tree's writes
+	scratch  scratch
+}
+
+// maxRetired bounds the buffers kept for reuse; more are left to the collector.
+const maxRetired = 4096
+
+// buffers recycles page buffers between transactions, one pool per page size.
+var buffers [maxPageSize/minPageSize + 1]sync.Pool
+
+func getBuffer(psize int) page {
+	if b, ok := buffers[psize/minPageSize].Get().(*page); ok {
+		return *b
+	}
+	return make(page, psize)
+}
+
+func putBuffer(p page) {
+	if invariant.Enabled {
+		for i := range p { // a slice used after its transaction's end shows at once
+			p[i] = 0xDB
+		}
+	}
+	buffers[len(p)/minPageSize].Put(&p)
+}
+
+func (w *layers) layer() int { return len(w.frames) }
+
+// add makes p, of npages pages, a dirty page and returns its number.
+func (w *layers) add(p page, npages int) pgno {
+	w.pages = append(w.pages, dirtyPage{buf: p, npages: npages, layer: w.layer(), recent: true})
+	w.nbytes += int64(len(p))
+	return virtual | pgno(len(w.pages)-1)
+}
+
+// loadDirty returns a dirty page, from where it was spilled to if need be.
+func (pg *pager) loadDirty(n pgno) (page, error) {
+	d := &pg.w.pages[n&^virtual]
+	d.recent = true
+	if d.buf != nil {
+		return d.buf, nil
+	}
+	if !d.live() {
+		broken("page %d: a dropped dirty page is still referred to", n&^virtual)
+	}
+	p := page(pg.data[d.place<<pg.shift : (d.place+pgno(d.npages))<<pg.shift])
+	return p, checkSum(p, d.place, d.sum)
+}
+
+// touch returns a version of page n, now p, that the current layer may change.
+func (pg *pager) touch(n pgno, p page) (pgno, page) {
+	w := pg.w
+	if n&virtual == 0 {
+		buf := getBuffer(pg.psize)
+		copy(buf, p)
+		w.freed = append(w.freed, freedExtent{extent{n, 1}, p.txid()})
+		return w.add(buf, 1), buf
+	}
+	d := &w.pages[n&^virtual]
+	d.recent = true
+	if d.buf != nil && d.layer == w.layer() {
+		return n, d.buf
+	}
+	buf := getBuffer(pg.psize)
+	copy(buf, p)
+	pg.swap(n, buf)
+	return n, buf
+}
+
+// swap puts buf in the place of dirty page n's content. The old content is kept
+// for slices that were lent, and for a layer below.
+func (pg *pager) swap(n pgno, buf page) {
+	w := pg.w
+	index := int(n &^ virtual)
+	old := w.pages[index]
+	w.forget(index)
+	w.pages[index] = dirtyPage{buf: buf, npages: old.npages, layer: w.layer(), recent: true}
+	w.nbytes += int64(len(buf))
+}
+
+// drop removes dirty page n, which nothing refers to any more.
+func (w *layers) drop(n pgno) {
+	index := int(n &^ virtual)
+	w.forget(index)
+	w.pages[index] = dirtyPage{layer: w.layer()}
+}
+
+// forget lets go of what pages[index] holds, or keeps it for the layer below.
+func (w *layers) forget(index int) {
+	old := w.pages[index]
+	if old.layer == w.layer() {
+		w.discard(old)
+		return
+	}
+	top := &w.frames[len(w.frames)-1]
+	top.undos = append(top.undos, undo{index, old})
+}
+
+// discard gives up a dirty page that can't come back.
+func (w *layers) discard(d dirtyPage) {
+	if d.place != 0 {
+		w.spent = append(w.spent, extent{d.place, uint64(d.npages)})
+	}
+	if d.buf != nil {
+		w.nbytes -= int64(len(d.buf))
+		w.retire(d.buf)
+	}
+}
+
+// unspill gives back the places of spilled pages that are gone. They must not be
+// written again while a slice of them can be in use.
+func (w *layers) unspill() {
+	for _, e := range w.spent {
+		w.spiller.unspill(e)
+	}
+	w.spent = w.spent[:0]
+}
+
+// retire keeps a buffer, parts of which may have been lent, for after the transaction.
+func (w *layers) retire(p page) {
+	if len(p) == w.psize && len(w.retired) < maxRetired {
+		w.retired = append(w.retired, p)
+	}
+}
+
+// free notes that the committed or dirty pages at n are no longer reached.
+func (w *layers) free(n pgno, npages int, a txid) {
+	if n&virtual != 0 {
+		w.drop(n)
+		return
+	}
+	w.freed = append(w.freed, freedExtent{extent{n, uint64(npages)}, a})
+}
+
+// push opens a layer over the current one.
+func (w *layers) push(f frame) {
+	f.npages, f.nfreed, f.nextTree = len(w.pages), len(w.freed), w.nextTree
+	w.frames = append(w.frames, f)
+}
+
+// merge makes the top layer's changes part of the one below, by swapping pointers.
+func (w *layers) merge() frame {
+	top := w.frames[len(w.frames)-1]
+	w.frames = w.frames[:len(w.frames)-1]
+	below := w.layer()
+	for _, u := range top.undos {
+		w.pages[u.index].layer = below
+		if u.old.layer == below {
+			w.discard(u.old)
+			continue
+		}
+		f := &w.frames[below-1]
+		f.undos = append(f.undos, u)
+	}
+	for i := top.npages; i < len(w.pages); i++ {
+		w.pages[i].layer = below
+	}
+	return top
+}
+
+// undo takes the top layer's changes back.
+func (w *layers) undo() frame {
+	top := w.frames[len(w.frames)-1]
+	for _, u := range top.undos {
+		w.discard(w.pages[u.index])
+		w.pages[u.index] = u.old
+	}
+	for _, d := range w.pages[top.npages:] {
+		w.discard(d)
+	}
+	w.frames = w.frames[:len(w.frames)-1]
+	w.pages = w.pages[:top.npages]
+	w.freed = w.freed[:top.nfreed]
+	w.nextTree = top.nextTree
+	return top
+}
+
+// reset ends the transaction: nothing that it lent may be used from here on.
+func (w *layers) reset() {
+	for i := range w.pages {
+		w.discard(w.pages[i])
+	}
+	clear(w.pages)
+	w.unspill()
+	for _, p := range w.retired {
+		putBuffer(p)
+	}
+	clear(w.retired)
+	w.pages, w.freed, w.retired = w.pages[:0], w.freed[:0], w.retired[:0]
+	w.frames, w.nbytes, w.hand = nil, 0, 0
+	w.path.reset()
+	w.scratch.reset()
+}
+
+// spillSome writes dirty pages early until memory is below the limit. Only pages
+// that refer to no dirty page can go: runs, and leaves that hold
+// neither a dirty run nor a bucket. The hand passes over pages used since it last came by.
+func (pg *pager) spillSome() error {
+	w := pg.w
+	if w.nbytes <= w.limit {
+		return nil
+	}
+	target := w.limit - w.limit/8
+	for step := 0; step < 2*len(w.pages) && w.nbytes > target; step++ {
+		if w.hand >= len(w.pages) {
+			w.hand = 0
+		}
+		d := &w.pages[w.hand]
+		w.hand++
+		if d.buf == nil || d.layer != w.layer() {
+			continue
+		}
+		if d.recent {
+			d.recent = false
+			continue
+		}
+		if !pg.canSpill(d.buf) {
+			continue
+		}
+		if err := pg.spill(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (pg *pager) spill(d *dirtyPage) error {
+	place, sum, err := pg.w.spiller.spill(d.buf, d.npages)
+	if err != nil {
+		return err
+	}
+	pg.w.nbytes -= int64(len(d.buf))
+	d.flags = d.buf.flags()
+	d.buf, d.place, d.sum = nil, place, sum // the collector frees it unless it is lent
+	return nil
+}
+
+// canSpill reports whether nothing in p waits for the commit.
+func (pg *pager) canSpill(p page) bool {
+	if p.kind() == kindRun {
+		return true
+	}
+	if p.kind() != kindLeaf || p.flags()&flagBuckets != 0 {
+		return false
+	}
+	return p.flags()&flagRuns == 0 || !hasDirtyRuns(p)
+}
+
+// hasDirtyRuns reports whether a leaf refers to a run that waits for its place.
+func hasDirtyRuns(p page) bool {
+	n := p.count()
+	for i := range n {
+		c, _ := p.leafCellAt(n, i)
+		if c.flags&cellLarge != 0 && getRunRef(c.value).pgno&virtual != 0 {
+			return true
+		}
+	}
+	return false
+}

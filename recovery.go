@@ -1,0 +1,355 @@
+package folio
+
+// recovery.go decides which meta is the truth when a store is opened.
+//
+// A commit writes its pages and its meta and syncs them together, in any order. So a
+// meta that can be read may belong to a commit whose pages are not all there. It is
+// believed only if it is proven: every page that its freelog lists as allocated since
+// the commit it knew durable, and that its tree reaches, must have the sum that its
+// parent's reference calls for. The work is bounded by what was written since the last
+// durable commit.
+//
+// Invariants:
+//   - an I/O error fails the open; it refutes nothing;
+//   - the state chosen is never older than one that any whole meta knows durable;
+//   - nothing is written before a meta is proven.
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// recovered is what recover found.
+type recovered struct {
+	base     meta
+	free     *freelist
+	slots    [numMetas]txid // which commit's meta is in which slot
+	rejected []int          // slots of metas that are newer than base and refuted
+	seen     txid           // the largest txid in any whole meta
+}
+
+// candidate is a meta that can be read.
+type candidate struct {
+	meta
+	slot int
+}
+
+// recover picks the newest meta that can be proven.
+func (db *DB) recover() (r recovered, err error) {
+	if err := db.askDisk(0, numMetas*maxPageSize); err != nil {
+		return r, err
+	}
+	ms, durable, err := db.readMetas()
+	if err != nil {
+		return r, err
+	}
+	var refuted error
+	for len(ms) > 0 {
+		i := newestOf(ms)
+		c := ms[i]
+		ms = append(ms[:i], ms[i+1:]...)
+		r.seen = max(r.seen, c.txid)
+		if r.free != nil {
+			r.slots[c.slot] = c.txid
+			continue
+		}
+		fl, err := db.prove(&c)
+		if err == nil {
+			r.base, r.free = c.meta, fl
+			r.slots[c.slot] = c.txid
+			continue
+		}
+		if !errors.Is(err, ErrCorrupt) {
+			return r, err
+		}
+		refuted = err
+		r.rejected = append(r.rejected, c.slot)
+		db.log.Info("commit is not whole, it is passed over", "txid", c.txid, "because", err)
+	}
+	if r.free == nil {
+		return r, fmt.Errorf("no commit of the store is whole: %w", refuted)
+	}
+	if durable > r.base.txid {
+		return r, errors.Join(corrupt(0, "commit %d was durable, but the newest that is whole is %d", durable, r.base.txid), refuted)
+	}
+	r.free.forgetRecords()
+	return r, nil
+}
+
+func newestOf(ms []candidate) int {
+	best := 0
+	for i := range ms {
+		if ms[i].txid > ms[best].txid {
+			best = i
+		}
+	}
+	return best
+}
+
+// askDisk makes durable what a killed process left in the page cache, and drops
+// clean cached copies, so that what is read is what the disk has.
+func (db *DB) askDisk(off, nbytes int64) error {
+	if db.opts.ReadOnly || db.opts.InMemory {
+		return nil
+	}
+	if err := db.file.Sync(); err != nil {
+		return fmt.Errorf("sync before reading: %w", err)
+	}
+	return db.file.DropCache(off, nbytes)
+}
+
+// readMetas reads the meta slots. It returns those that can be believed, and the
+// largest txid that any whole meta, misplaced or not, knows durable.
+func (db *DB) readMetas() (ms []candidate, durable txid, err error) {
+	psize, err := db.findPageSize()
+	if err != nil {
+		return nil, 0, err
+	}
+	var bad error
+	for slot := range numMetas {
+		p := make(page, psize)
+		if _, err := db.readAt(p, int64(slot*psize)); err != nil {
+			return nil, 0, err
+		}
+		if isZero(p) {
+			continue
+		}
+		if !hasMagic(p) || !isWhole(p) {
+			bad = corrupt(pgno(slot), "damaged meta page")
+			continue
+		}
+		m, err := decodeMeta(p, slot)
+		if errors.Is(err, ErrVersionMismatch) {
+			return nil, 0, err
+		}
+		durable = max(durable, m.durable)
+		if err != nil {
+			bad = err
+			continue
+		}
+		ms = append(ms, candidate{m, slot})
+	}
+	if len(ms) == 0 {
+		if bad == nil {
+			bad = corrupt(0, "all meta pages are empty")
+		}
+		return nil, 0, bad
+	}
+	return ms, durable, nil
+}
+
+// readAt reads into p; what lies past the end of the file is zeros, and n tells how
+// much of it was there.
+func (db *DB) readAt(p []byte, off int64) (n int, err error) {
+	n, err = db.file.Pread(p, off)
+	if err == io.EOF {
+		clear(p[n:])
+		err = nil
+	}
+	return n, err
+}
+
+// findPageSize looks for a meta in the slots of every legal page size.
+func (db *DB) findPageSize() (int, error) {
+	best := page(nil)
+	seen := false // something like a meta page, damaged
+	version := uint32(formatVersion)
+	for psize := minPageSize; psize <= maxPageSize; psize *= 2 {
+		for slot := range numMetas {
+			p := make(page, psize)
+			n, err := db.readAt(p, int64(slot*psize))
+			if err != nil {
+				return 0, err
+			}
+			if n < minPageSize || !hasMagic(p) {
+				continue
+			}
+			v := binary.LittleEndian.Uint32(p[offVersion:])
+			if v != formatVersion {
+				version = v
+				continue
+			}
+			seen = true
+			claims := int(binary.LittleEndian.Uint32(p[offPageSize:]))
+			if claims == psize && isWhole(p) && (best == nil || p.txid() > best.txid()) {
+				best = p
+			}
+		}
+		if best != nil {
+			return psize, nil
+		}
+	}
+	if seen {
+		return 0, corrupt(0, "no meta page is whole")
+	}
+	if version != formatVersion {
+		return 0, versionError(version)
+	}
+	return 0, db.foreign()
+}
+
+// foreign says what a file that is no store seems to be.
+func (db *DB) foreign() error {
+	head := make([]byte, 64)
+	n, err := db.readAt(head, 0)
+	if err != nil {
+		return err
+	}
+	what := "it has no meta page"
+	switch {
+	case n == 0:
+		what = "the file is empty"
+	case binary.LittleEndian.Uint32(head[16:]) == 0xED0CDAED:
+		what = "it looks like a bbolt database"
+	case binary.LittleEndian.Uint32(head[16:]) == 0xBEEFC0DE, binary.LittleEndian.Uint32(head[24:]) == 0xBEEFC0DE:
+		what = "it looks like an LMDB database"
+	case string(head[:15]) == "SQLite format 3":
+		what = "it looks like an SQLite database"
+	}
+	return fmt.Errorf("%w: %s", ErrInvalid, what)
+}
+
+// prover walks the part of a commit's tree that was written since the last commit
+// known durable.
+type prover struct {
+	db    *DB
+	psize int
+	need  map[pgno]txid // pages yet to be proven, each with its commit
+}
+
+// prove returns c's free list if c is whole.
+func (db *DB) prove(c *candidate) (*freelist, error) {
+	size, err := db.file.Size()
+	if err != nil {
+		return nil, err
+	}
+	if have := uint64(size) / uint64(c.psize); have < c.npages {
+		return nil, corrupt(pgno(have), "the file ends here, but commit %d has %d pages", c.txid, c.npages)
+	}
+	p := &prover{db: db, psize: c.psize}
+	fl, err := loadFreelist(c.free, pgno(c.slot), c.npages, c.txid, c.psize, p.readFreelog)
+	if err != nil {
+		return nil, err
+	}
+	p.need = fl.allocatedSince(c.durable)
+	if len(p.need) > 0 {
+		if err := db.askDisk(0, 0); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.walk(c.root.root, c.root.level); err != nil {
+		return nil, err
+	}
+	return fl, nil
+}
+
+// read reads page n, which has npages pages, and checks number and sum.
+func (p *prover) read(buf page, n pgno, sum uint64) error {
+	if _, err := p.db.readAt(buf, int64(n)*int64(p.psize)); err != nil {
+		return err
+	}
+	return checkSum(buf, n, sum)
+}
+
+func (p *prover) readFreelog(n pgno, sum uint64) (page, error) {
+	buf := make(page, p.psize)
+	return buf, p.read(buf, n, sum)
+}
+
+// isNew reports whether page n is to be proven, and takes it off the list.
+func (p *prover) isNew(n pgno) (txid, bool) {
+	t, ok := p.need[n]
+	delete(p.need, n)
+	return t, ok
+}
+
+// walk proves the page at r and what is new below it.
+func (p *prover) walk(r ref, level int) error {
+	t, ok := p.isNew(r.pgno)
+	if !ok {
+		return nil
+	}
+	pg := make(page, p.psize)
+	if err := p.read(pg, r.pgno, r.sum); err != nil {
+		return err
+	}
+	if rule := pg.validate(); rule != "" {
+		return corrupt(r.pgno, "%s", rule)
+	}
+	if pg.level() != level || pg.txid() != t {
+		return corrupt(r.pgno, "level %d of commit %d where level %d of commit %d should be", pg.level(), pg.txid(), level, t)
+	}
+	n := pg.count()
+	for i := range n {
+		var err error
+		if level == 0 {
+			err = p.walkCell(pg, n, i)
+		} else {
+			err = p.walkChild(pg, n, i)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *prover) walkChild(pg page, n, i int) error {
+	if i > 0 {
+		_, run, ok := pg.branchCellAt(n, i)
+		if !ok {
+			return badPage(pg)
+		}
+		if run != nil {
+			if err := p.walkRun(getRunRef(run)); err != nil {
+				return err
+			}
+		}
+	}
+	return p.walk(pg.childAt(n, i), pg.level()-1)
+}
+
+func (p *prover) walkCell(pg page, n, i int) error {
+	c, ok := pg.leafCellAt(n, i)
+	if !ok {
+		return badPage(pg)
+	}
+	if c.flags&cellLarge != 0 {
+		if err := p.walkRun(getRunRef(c.value)); err != nil {
+			return err
+		}
+	}
+	raw, isBucket := bucketRecord(c)
+	if !isBucket {
+		return nil
+	}
+	rec, ok := getRecord(raw)
+	if !ok {
+		return corrupt(pg.pgno(), "bad bucket record in slot %d", i)
+	}
+	return p.walk(rec.root, rec.level)
+}
+
+func (p *prover) walkRun(r runRef) error {
+	if _, ok := p.isNew(r.pgno); !ok {
+		return nil
+	}
+	if r.npages != runPages(p.psize, r.keyLen, r.valueLen) {
+		return corrupt(r.pgno, "run of %d pages for a key of %d and a value of %d bytes", r.npages, r.keyLen, r.valueLen)
+	}
+	for i := 1; i < r.npages; i++ {
+		if _, ok := p.isNew(r.pgno + pgno(i)); !ok {
+			return corrupt(r.pgno, "its page %d was not allocated with it", i)
+		}
+	}
+	buf := make(page, r.npages*p.psize)
+	if err := p.read(buf, r.pgno, r.sum); err != nil {
+		return err
+	}
+	if rule := validateRun(buf, r); rule != "" {
+		return corrupt(r.pgno, "%s", rule)
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package folio
+
+// stats.go is what a store tells of its sizes, its work and its readers.
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// counters count what happened since the store was opened.
+type counters struct {
+	commits      atomic.Uint64
+	syncs        atomic.Uint64
+	pagesWritten atomic.Uint64
+}
+
+// Stats are the sizes of a store and counters since it was opened.
+type Stats struct {
+	PageSize     int    // bytes
+	FileSize     int64  // bytes, space allocated ahead included
+	Pages        uint64 // pages in use or free: the high-water mark
+	FreePages    uint64 // pages that can be reused now
+	WaitingPages uint64 // free pages that a reader or the last durable commit still needs
+	FreelogPages int    // pages that hold the list of free pages
+	Newest       uint64 // number of the newest commit
+	Durable      uint64 // number of the last commit known durable
+	Readers      int    // transactions that are open, in this process
+
+	Commits      uint64 // commits since open
+	Syncs        uint64 // syncs since open
+	PagesWritten uint64 // pages written since open
+}
+
+// Stats returns the store's sizes and counters. Of a closed DB it returns the
+// counters. It waits for a write transaction that is open.
+func (db *DB) Stats() Stats {
+	st := Stats{
+		PageSize:     db.psize,
+		Commits:      db.stats.commits.Load(),
+		Syncs:        db.stats.syncs.Load(),
+		PagesWritten: db.stats.pagesWritten.Load(),
+	}
+	if db.takeWriter(context.Background()) != nil {
+		return st
+	}
+	defer func() { <-db.writer }()
+	db.free.release(db.pins())
+	st.FileSize = db.nbytes
+	st.Pages = db.newest.npages
+	st.FreePages = db.free.freePages()
+	st.WaitingPages = db.free.waitingPages()
+	st.FreelogPages = len(db.free.chainPages())
+	st.Newest = uint64(db.newest.txid)
+	st.Durable = uint64(db.durableTxid())
+	st.Readers = len(db.table.Readers(nil))
+	return st
+}
+
+// Reader is a snapshot that a transaction is reading.
+type Reader struct {
+	TxID      uint64 // the commit that it sees
+	Slot      int    // its place in the reader table
+	HeldPages uint64 // pages that wait for it, and for no newer snapshot, to end
+}
+
+// Readers returns every transaction that is open. It waits for a write transaction
+// that is open.
+func (db *DB) Readers() ([]Reader, error) {
+	if err := db.takeWriter(context.Background()); err != nil {
+		return nil, fmt.Errorf("list readers: %w", err)
+	}
+	defer func() { <-db.writer }()
+	var rs []Reader
+	for _, r := range db.table.Readers(nil) {
+		rs = append(rs, Reader{TxID: r.Txid, Slot: r.Slot, HeldPages: db.free.heldBy(txid(r.Txid))})
+	}
+	return rs, nil
+}
+
+// slowReaderPages is how much a snapshot must hold back to be reported.
+const slowReaderPages = 1024
+
+// reportSlowReader calls OnSlowReader if some reader holds back much space. It is
+// called after a commit, without the writer lock.
+func (db *DB) reportSlowReader() {
+	if db.opts.OnSlowReader == nil {
+		return
+	}
+	select {
+	case db.writer <- struct{}{}:
+	default:
+		return // another commit will look
+	}
+	worst := Reader{}
+	if now := time.Now(); !db.closed.Load() && now.Sub(db.lastSlow) >= time.Second {
+		for _, r := range db.table.Readers(nil) {
+			if held := db.free.heldBy(txid(r.Txid)); held > worst.HeldPages {
+				worst = Reader{TxID: r.Txid, Slot: r.Slot, HeldPages: held}
+			}
+		}
+		if worst.HeldPages >= slowReaderPages {
+			db.lastSlow = now
+		}
+	}
+	<-db.writer
+	if worst.HeldPages >= slowReaderPages {
+		db.opts.OnSlowReader(worst)
+	}
+}
+
+// BucketStats are the sizes of one bucket, nested buckets not included.
+type BucketStats struct {
+	Pairs       uint64 // key/value pairs
+	Buckets     uint64 // nested buckets
+	Depth       int    // levels of pages, 0 for an empty bucket
+	BranchPages uint64
+	LeafPages   uint64
+	RunPages    uint64 // pages of runs, which hold large pairs and separators
+	BranchUsed  uint64 // bytes in use in branch pages, headers included
+	LeafUsed    uint64 // bytes in use in leaf pages, headers included
+	RunUsed     uint64 // bytes in use in runs, headers included
+}
+
+// Stats walks the whole bucket and returns its sizes; zero where the bucket can't be read.
+func (b *Bucket) Stats() (st BucketStats) {
+	b.read(func(t *tree) error {
+		if t.rec.root.pgno == 0 {
+			return nil
+		}
+		p, err := t.loadRoot()
+		if err != nil {
+			return err
+		}
+		st.Depth = p.level() + 1
+		return t.pg.addStats(&st, p)
+	})
+	return st
+}
+
+func (pg *pager) addStats(st *BucketStats, p page) error {
+	n := p.count()
+	if p.level() == 0 {
+		st.LeafPages++
+		st.LeafUsed += uint64(headerSize + p.used())
+		for i := range n {
+			c, ok := p.leafCellAt(n, i)
+			if !ok {
+				return badPage(p)
+			}
+			if c.flags&cellLarge != 0 {
+				st.addRun(getRunRef(c.value))
+			}
+			if c.flags&cellBucket != 0 {
+				st.Buckets++
+			} else {
+				st.Pairs++
+			}
+		}
+		return nil
+	}
+	st.BranchPages++
+	st.BranchUsed += uint64(headerSize + p.used())
+	for i := range n {
+		if i > 0 {
+			if _, run, ok := p.branchCellAt(n, i); ok && run != nil {
+				st.addRun(getRunRef(run))
+			}
+		}
+		c, _, err := pg.loadChild(p, i)
+		if err != nil {
+			return err
+		}
+		if err := pg.addStats(st, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (st *BucketStats) addRun(r runRef) {
+	st.RunPages += uint64(r.npages)
+	st.RunUsed += uint64(headerSize + r.keyLen + r.valueLen)
+}
