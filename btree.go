@@ -680,20 +680,31 @@ func (t *tree) addPairs(st path, delta int64) {
 // overwrite replaces the cell that the path, touched, ends at.
 func (t *tree) overwrite(st path, flags cellFlags, key, value []byte, wholeKeyLen int) error {
 	leaf := &st[len(st)-1]
+	old, ok := leaf.p.rawLeafCell(leaf.p.count(), leaf.slot)
+	if !ok {
+		return badPage(leaf.p)
+	}
 	if err := t.freeCellRun(leaf.p, leaf.slot); err != nil {
 		return err
 	}
 	size := leafCellHeader + len(key) + len(value)
 	if size <= leaf.p.upper()-leaf.p.lower() {
 		leaf.p.replaceLeafCell(leaf.slot, flags, key, value, wholeKeyLen)
-		return t.fixUnderflow(st, len(st)-1)
+		if size < len(old) {
+			return t.fixUnderflow(st, len(st)-1)
+		}
+		return nil
 	}
 	raws, err := t.collect(leaf.p)
 	if err != nil {
 		return err
 	}
+	shrinks := size < len(old)
 	raws[leaf.slot] = t.encodeCell(flags, key, value)
-	return t.rebuildLeaf(st, raws, leafSplit(raws))
+	if err := t.rebuildLeaf(st, raws, leafSplit(raws)); err != nil || !shrinks {
+		return err
+	}
+	return t.fixUnderflow(st, len(st)-1)
 }
 
 // insertFull inserts a cell into a leaf without room at its end: by compaction, or
@@ -766,9 +777,8 @@ func (t *tree) rebuildLeaf(st path, raws [][]byte, cut int) error {
 	d := len(st) - 1
 	leaf := &st[d]
 	if leafSize(raws) <= t.pg.psize {
-		t.rebuildInto(leaf.n, raws)
-		leaf.p = t.pg.w.pages[leaf.n&^virtual].buf
-		return t.fixUnderflow(st, d)
+		leaf.p = t.rebuildInto(leaf.n, raws)
+		return nil
 	}
 	items, err := t.splitLeaf(leaf.n, raws, cut)
 	if err != nil {
@@ -912,6 +922,9 @@ func (t *tree) replace(st path, d, nold int, items []child) error {
 	if d == 0 {
 		t.rec.root = up[0].ref
 		return t.collapseRoot()
+	}
+	if len(items) >= nold {
+		return nil // a page that an append has just begun may be nearly empty
 	}
 	return t.fixUnderflow(st, d)
 }

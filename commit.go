@@ -126,6 +126,9 @@ func (c *committer) write(sync bool) error {
 	s, db := c.s, c.db
 	db.free.release(db.pins())
 	s.w.unspill()
+	// Where half of the store is free, new pages go to its start, so that its end
+	// can be given back.
+	db.free.lowFirst = db.free.freePages() > uint64(c.hwm)/2
 	if err := c.reserve(); err != nil {
 		return err
 	}
@@ -358,9 +361,6 @@ const (
 // planFreelog works out the freelog's record and pages, and the new high-water mark.
 func (c *committer) planFreelog() error {
 	free := c.db.free
-	// Where half of the store is free, new pages go to its start, so that its end
-	// can be given back.
-	free.lowFirst = free.freePages() > uint64(c.hwm)/2
 	if tail := free.tail(c.hwm); tail >= truncateMinPages && tail > uint64(c.hwm)/truncateFraction {
 		c.hwm -= pgno(tail)
 		c.truncated = extent{c.hwm, tail}

@@ -1118,7 +1118,7 @@ func (p *freelogPlanner) dropSuperseded() []freedExtent {
 }
 
 // wantsSnapshot reports whether this commit writes a piece of a snapshot: one is
-// under way, or the chain is more than twice the size of a fresh one.
+// under way, or the chain is more than twice the size of a fresh one, or in the way.
 func (p *freelogPlanner) wantsSnapshot() bool {
 	if p.chain.snapDone {
 		return false
@@ -1128,7 +1128,21 @@ func (p *freelogPlanner) wantsSnapshot() bool {
 	}
 	size := p.f.free.runs*freeExtentEstimate + p.f.starts.count*waitExtentEstimate
 	fresh := size/uint64(p.capacity) + 1
-	return uint64(len(p.chain.pages)-p.chain.start) > 2*fresh+4
+	return uint64(len(p.chain.pages)-p.chain.start) > 2*fresh+4 || p.blocksShrinking()
+}
+
+// blocksShrinking reports whether a page of the chain lies in the upper half of a
+// file that is to shrink: a snapshot moves the freelog to where there is room.
+func (p *freelogPlanner) blocksShrinking() bool {
+	if !p.f.lowFirst {
+		return false
+	}
+	for _, fp := range p.chain.pages[p.chain.start:] {
+		if uint64(fp.pgno) > p.f.npages/2 {
+			return true
+		}
+	}
+	return false
 }
 
 // settle lays out the entries and allocates pages for them, until the record that
