@@ -73,6 +73,9 @@ func (tx *Tx) CopyFile(path string, mode os.FileMode) (err error) {
 	return nil
 }
 
+// maxCopyPages bounds the pages that are handed to the writer at once.
+const maxCopyPages = 256
+
 // copier copies one snapshot.
 type copier struct {
 	pg      pager
@@ -158,12 +161,15 @@ func (c *copier) writeTo(w io.Writer) (n int64, err error) {
 	}
 	put(buf)
 	clear(buf)
-	for at := pgno(1); uint64(at) < c.npages && err == nil; at++ {
-		if at >= numMetas && c.reached.test(at) {
-			put(c.pg.data[at<<c.pg.shift : (at+1)<<c.pg.shift])
-		} else {
+	for at := pgno(1); uint64(at) < c.meta.npages-uint64(len(c.freelog)) && err == nil; {
+		if !c.reached.test(at) {
 			put(buf)
+			at++
+			continue
 		}
+		npages := pgno(c.reached.runLen(at, maxCopyPages))
+		put(c.pg.data[at<<c.pg.shift : (at+npages)<<c.pg.shift])
+		at += npages
 	}
 	for _, p := range c.freelog {
 		put(p)

@@ -102,9 +102,8 @@ type DB struct {
 	writer  chan struct{} // holds one token while a write transaction is open
 	writeTx *txState      // the writer's state, used again and again
 	free    *freelist
-	burned  txid   // the largest txid that must not be used again
-	nbytes  int64  // size of the file
-	wpages  []page // scratch of the commit
+	burned  txid  // the largest txid that must not be used again
+	nbytes  int64 // size of the file
 
 	mu      sync.Mutex
 	newest  meta

@@ -452,19 +452,21 @@ func (p page) buildLeaf(raws [][]byte) {
 			plen = min(plen, prefixCap(rawKey(r), rawKeyLen(r)))
 		}
 	}
-	off := len(p)
+	// Cells lie in the order of their keys, so that a scan reads memory forward.
+	upper := len(p) + headerSize + leafSlotSize*n - leafSize(raws)
+	off := upper
 	for i, r := range raws {
-		off -= len(r)
 		copy(p[off:], r)
 		p.setHead(i, head(rawKey(r), plen))
 		p.setSlotOffset(n, i, off)
+		off += len(r)
 	}
 	lower := headerSize + leafSlotSize*n
-	clear(p[lower:off])
+	clear(p[lower:upper])
 	p.setCount(n)
 	p.setPrefixLen(plen)
 	p.setLower(lower)
-	p.setUpper(off)
+	p.setUpper(upper)
 	p.setDead(0)
 }
 

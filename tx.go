@@ -340,19 +340,18 @@ func (tx *Tx) Nested(fn func(*Tx) error) error {
 	}
 	s.w.push(frame{ntrees: len(s.trees), nhooks: len(s.hooks)})
 	child := &Tx{s: s, managed: true}
-	done := false
+	keep := false
 	defer func() {
 		child.s = nil
-		if !done {
-			s.undoNested() // fn did not come back
+		if !keep { // fn failed, or did not come back
+			s.undoNested()
 		}
 	}()
-	err = fn(child)
-	done = true
+	s.guard(func() { err = fn(child) })
 	if err != nil || s.err != nil {
-		s.undoNested()
 		return joinFault(err, s.err)
 	}
+	keep = true
 	s.mergeNested()
 	return nil
 }
