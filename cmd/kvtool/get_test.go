@@ -1,0 +1,7 @@
+package main
+
+// get_test.go tests `kvtool get`.
+
+import "testing"
+
+func TestGet(t *testing.T) { runScripts(t, "get_") }
