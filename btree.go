@@ -342,14 +342,6 @@ func (pg *pager) cellValue(c leafCell) ([]byte, error) {
 	return run.runValue(r), nil
 }
 
-// bucketRecord returns the bucket record in a cell.
-func bucketRecord(c leafCell) ([]byte, bool) {
-	if c.flags&cellBucket == 0 || len(c.value) < recordSize {
-		return nil, false
-	}
-	return c.value[len(c.value)-recordSize:], true
-}
-
 // seek makes st the path to the first pair >= key; the slot may be past the leaf's
 // last. exact tells whether the pair's key is key. The tree must not be empty.
 func (t *tree) seek(st *path, key []byte) (exact bool, err error) {
@@ -1191,6 +1183,7 @@ func (t *tree) deleteRange(lo, hi []byte) (uint64, error) {
 		return 0, err
 	}
 	before := t.rec.root.pairs()
+	t.pg.visits = 0
 	r, err := t.cut(t.rec.root, p, lo, hi)
 	if err != nil {
 		return 0, err
@@ -1337,6 +1330,9 @@ func (t *tree) cutLeaf(r ref, p page, lo, hi []byte) (ref, error) {
 // freeSubtree frees everything below and at r. Leaves without runs and buckets are
 // not read; what is read knows the commit that allocated it.
 func (t *tree) freeSubtree(r ref, level int) error {
+	if w := t.pg.w; pgno(len(w.freed)) > t.pg.npages {
+		return corrupt(r.pgno, "more pages are reached than the store has")
+	}
 	isDirty := r.pgno&virtual != 0
 	if level == 0 && !isDirty && r.count&(refRuns|refBuckets) == 0 {
 		t.pg.w.free(r.pgno, 1, 0)
@@ -1348,6 +1344,9 @@ func (t *tree) freeSubtree(r ref, level int) error {
 	}
 	if p.level() != level {
 		return corrupt(r.pgno, "level %d where %d should be", p.level(), level)
+	}
+	if err := t.pg.visit(p); err != nil {
+		return err
 	}
 	n := p.count()
 	for i := range n {
@@ -1421,10 +1420,28 @@ func (t *tree) hasBucket(lo, hi []byte) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	t.pg.visits = 0
 	return t.pg.hasBucketBelow(p, lo, hi)
 }
 
+// visit counts the pages that a walk of a tree sees, and ends one that sees more
+// than there are: references of a damaged file may lead to the same page many times.
+func (pg *pager) visit(p page) error {
+	pg.visits++
+	most := pg.npages
+	if pg.w != nil {
+		most += pgno(len(pg.w.pages))
+	}
+	if pgno(pg.visits) > most {
+		return corrupt(p.pgno(), "more pages are reached than the store has")
+	}
+	return nil
+}
+
 func (pg *pager) hasBucketBelow(p page, lo, hi []byte) (bool, error) {
+	if err := pg.visit(p); err != nil {
+		return false, err
+	}
 	n := p.count()
 	if p.level() == 0 {
 		i, j, err := pg.leafRange(p, lo, hi)

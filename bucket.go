@@ -396,6 +396,7 @@ func (b *Bucket) DeleteBucket(name []byte) error {
 			return err
 		}
 		s.save(sub)
+		s.pg.visits = 0
 		if err := sub.freeAll(); err != nil {
 			return err
 		}

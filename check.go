@@ -17,7 +17,6 @@ package folio
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 )
@@ -207,8 +206,8 @@ func (c *checker) checkPage(rec record, r ref, level int, lo, hi []byte) {
 	}
 	p, err := c.pg.load(r)
 	if err != nil {
-		if r.pgno >= numMetas && r.pgno < c.pg.npages && !errors.Is(err, ErrPageFault) {
-			c.reached.setRange(extent{r.pgno, 1}) // damaged, but owned
+		if e := (extent{r.pgno, 1}); r.pgno >= numMetas && r.pgno < c.pg.npages && c.reached.none(e) {
+			c.reached.setRange(e) // damaged, but owned
 		}
 		c.partial = true
 		c.report(err)

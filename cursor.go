@@ -7,7 +7,10 @@ package folio
 //   - the path may be used only while version is the tree's: a change of the
 //     tree may have moved everything, and the place is found again by key.
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+)
 
 type cursorState uint8
 
@@ -153,6 +156,7 @@ func (c *Cursor) here() (k, v []byte, err error) {
 }
 
 func (c *Cursor) seek(key []byte) (k, v []byte, err error) {
+	c.key = nil
 	if c.t.rec.root.pgno == 0 {
 		return c.outside(true)
 	}
@@ -176,7 +180,18 @@ func (c *Cursor) settle() (k, v []byte, err error) {
 	if !ok {
 		return c.outside(true)
 	}
-	return c.here()
+	return c.inNewLeaf(+1)
+}
+
+// inNewLeaf is here after the step into another leaf. Its keys must go on in order:
+// where they don't, the tree is damaged, and the walk might not end.
+func (c *Cursor) inNewLeaf(dir int) (k, v []byte, err error) {
+	last := c.key
+	if k, v, err = c.here(); err == nil && last != nil && bytes.Compare(k, last) != dir {
+		leaf := c.st[len(c.st)-1]
+		return nil, nil, corrupt(leaf.n, "its keys do not follow those of the leaf before it")
+	}
+	return k, v, err
 }
 
 func (c *Cursor) next() (k, v []byte, err error) {
@@ -229,5 +244,5 @@ func (c *Cursor) prev() (k, v []byte, err error) {
 	if !ok {
 		return c.outside(false)
 	}
-	return c.here()
+	return c.inNewLeaf(-1)
 }

@@ -532,6 +532,9 @@ type HostileStore struct {
 	Make func() []byte
 }
 
+// OddStores break no rule: Check may find nothing, but then changes keep them sound.
+var OddStores = map[string]bool{"largest txid": true, "largest bucket id": true}
+
 // HostileStores each have a bucket "b" in the root, or a root to be read and written.
 var HostileStores = []HostileStore{
 	{"bucket that is nested in itself", func() []byte {
@@ -539,10 +542,11 @@ var HostileStores = []HostileStore{
 		// right sum.
 		s := newHostile(minPageSize, 6)
 		const sum = 0x1234567890abcdef
-		self := ref{4, sum, countField(2, flagBuckets)}
-		s.leaf(4,
-			rawCell(0, "a", make([]byte, 16)), // its end is the page's
-			rawCell(cellBucket, "b", recordOf(record{root: self, id: 1})))
+		self := ref{4, sum, countField(3, flagBuckets)}
+		s.leaf(4, // the first cell or the last ends with the page
+			rawCell(0, "a", make([]byte, 16)),
+			rawCell(cellBucket, "b", recordOf(record{root: self, id: 1})),
+			rawCell(0, "c", make([]byte, 16)))
 		s.forceSum(4, sum)
 		s.leaf(5, rawCell(0, "x", nil))
 		s.setRoot(self, 0)

@@ -122,7 +122,13 @@ func decodeMeta(p page, slot int) (m meta, err error) {
 		return m, corrupt(n, "unknown page flags")
 	case m.txid == 0 || m.durable > m.txid:
 		return m, corrupt(n, "commit %d knows commit %d durable", m.txid, m.durable)
-	case m.npages < numMetas || m.npages > 1<<48:
+	case m.txid > maxCounter || m.nextTree > maxCounter:
+		return m, corrupt(n, "impossible commit %d or bucket id %d", m.txid, m.nextTree)
+	case m.root.root.pgno > maxPgno:
+		return m, corrupt(n, "reference to a page number that cannot be")
+	case !isZero(p[offTree:offKind]) || p.level() != 0 || p.count() != 0 || p.prefixLen() != 0 || p.upper() != len(p) || p.npages() != 1 || p.dead() != 0:
+		return m, corrupt(n, "header fields that a meta has no use for are set")
+	case m.npages < numMetas || m.npages > maxPgno:
 		return m, corrupt(n, "impossible page count %d", m.npages)
 	case !ok:
 		return m, corrupt(n, "bad record of the root bucket")

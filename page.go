@@ -88,6 +88,8 @@ const (
 	maxPageSize = 64 << 10
 	numMetas    = 4  // pages 0 to 3
 	maxLevel    = 40 // deeper than any tree of 2^48 pages
+	maxPgno     = 1<<48 - 1
+	maxCounter  = 1<<62 - 1 // of commits and bucket ids: no store gets there
 
 	leafSlotSize   = 4 + 2             // head, offset
 	branchSlotSize = 4 + 2 + 8 + 8 + 8 // head, offset, child's number, sum, count
@@ -266,6 +268,23 @@ func inlineSize(f cellFlags) int {
 		n += recordSize
 	}
 	return n
+}
+
+// refersToFile reports whether what the cell refers to can be in a file.
+func (c leafCell) refersToFile() bool {
+	if c.flags&cellLarge != 0 && getRunRef(c.value).pgno > maxPgno {
+		return false
+	}
+	raw, isBucket := bucketRecord(c)
+	return !isBucket || pgno(binary.LittleEndian.Uint64(raw)) <= maxPgno
+}
+
+// bucketRecord returns the bucket record in a cell.
+func bucketRecord(c leafCell) ([]byte, bool) {
+	if c.flags&cellBucket == 0 || len(c.value) < recordSize {
+		return nil, false
+	}
+	return c.value[len(c.value)-recordSize:], true
 }
 
 // rawLeafCell returns the bytes of slot i's cell, header included.
@@ -593,11 +612,10 @@ func childrenPrefix(children []child) int {
 	if n < 2 {
 		return 0
 	}
-	plen := commonPrefix(children[1].sep, children[n-1].sep)
-	for i := 1; i < n; i++ {
-		if children[i].run != nil {
-			plen = min(plen, children[i].prefixCap())
-		}
+	plen := children[1].prefixCap()
+	for i := 2; i < n && plen > 0; i++ {
+		c := &children[i]
+		plen = min(plen, c.prefixCap(), commonPrefix(children[1].sep, c.sep))
 	}
 	return plen
 }
@@ -766,7 +784,7 @@ func getRecord(src []byte) (r record, ok bool) {
 	r.sequence = binary.LittleEndian.Uint64(src[32:])
 	level := binary.LittleEndian.Uint64(src[40:])
 	r.level = int(level & 0xff)
-	if level > maxLevel {
+	if level > maxLevel || r.id > maxCounter {
 		return r, false
 	}
 	if r.root.pgno == 0 && (r.root.count != 0 || r.root.sum != 0 || r.level != 0) {
@@ -826,6 +844,9 @@ func (p page) validateLeaf(n int) string {
 		if len(c.key) < plen || len(c.key) == 0 {
 			return "key shorter than the page's prefix"
 		}
+		if !c.refersToFile() {
+			return "reference to a page number that cannot be"
+		}
 		live += leafCellHeader + len(c.key) + len(c.value)
 	}
 	if live+p.dead() != len(p)-p.upper() {
@@ -843,10 +864,19 @@ func (p page) validateBranch(n int) string {
 		return "prefix outside the cell area"
 	}
 	live := plen
-	for i := 1; i < n; i++ {
+	for i := range n {
+		if p.childAt(n, i).pgno > maxPgno {
+			return "reference to a page number that cannot be"
+		}
+		if i == 0 {
+			continue
+		}
 		suffix, run, ok := p.branchCellAt(n, i)
 		if !ok || p.slotOffset(n, i) < p.upper() {
 			return "separator outside the cell area"
+		}
+		if run != nil && getRunRef(run).pgno > maxPgno {
+			return "reference to a page number that cannot be"
 		}
 		live += branchCellHeader + len(suffix) + len(run)
 	}

@@ -43,6 +43,7 @@ type pager struct {
 	psize    int
 	npages   pgno // high-water mark: pages from here on do not exist
 	verify   VerifyMode
+	visits   int     // pages seen by the walk under way
 	w        *layers // nil in a read transaction
 }
 
@@ -119,14 +120,15 @@ func (pg *pager) loadRun(r runRef) (page, error) {
 		return nil, corrupt(r.pgno, "run of %d pages for a key of %d and a value of %d bytes", n, r.keyLen, r.valueLen)
 	}
 	p := page(pg.data[r.pgno<<pg.shift : (r.pgno+n)<<pg.shift])
+	// The lengths are compared each time: another reference, with the same sum, may lie.
+	if rule := validateRun(p, r); rule != "" {
+		return nil, corrupt(r.pgno, "%s", rule)
+	}
 	if pg.verified[r.pgno].Load() == fold(r.sum) && pg.verify != VerifyAlways {
 		return p, nil
 	}
 	if err := pg.verifySum(p, r.pgno, r.sum); err != nil {
 		return nil, err
-	}
-	if rule := validateRun(p, r); rule != "" {
-		return nil, corrupt(r.pgno, "%s", rule)
 	}
 	pg.verified[r.pgno].Store(fold(r.sum))
 	return p, nil

@@ -134,12 +134,16 @@ func (b *Bucket) Stats() (st BucketStats) {
 			return err
 		}
 		st.Depth = p.level() + 1
+		t.pg.visits = 0
 		return t.pg.addStats(&st, p)
 	})
 	return st
 }
 
 func (pg *pager) addStats(st *BucketStats, p page) error {
+	if err := pg.visit(p); err != nil {
+		return err
+	}
 	n := p.count()
 	if p.level() == 0 {
 		st.LeafPages++
