@@ -14,6 +14,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/foliokv/folio/internal/mmap"
 )
 
 // WriteTo writes the store as the transaction sees it to w: a whole store that can be
@@ -59,16 +61,8 @@ func (tx *Tx) CopyFile(path string, mode os.FileMode) (err error) {
 	if err := errors.Join(temp.Chmod(mode), temp.Sync()); err != nil {
 		return fmt.Errorf("copy store: %w", err)
 	}
-	if err := os.Link(temp.Name(), path); err != nil { // unlike rename it replaces nothing
-		return fmt.Errorf("copy store: %w", err)
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("copy store: %w", err)
-	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil {
-		return fmt.Errorf("copy store: %w", err)
+	if err := mmap.Publish(temp.Name(), path); err != nil {
+		return fmt.Errorf("copy store to %s: %w", path, err)
 	}
 	return nil
 }

@@ -29,8 +29,9 @@ type tree struct {
 	parent  *tree  // nil for the root bucket
 	name    []byte // key of its cell in parent
 	layer   int    // the layer that holds its latest saved state
-	changed bool   // the record in the parent's cell is behind
-	dead    bool   // deleted, or opened in a layer that was undone
+	changed bool   // the record in the parent's cell is behind; it is in layers.changed
+	dead    bool   // deleted
+	stale   bool   // opened in a layer that was undone: see txState.current
 }
 
 // step is one page on the way from the root to a leaf, and the slot taken in it.
@@ -74,6 +75,19 @@ func (t *tree) loadRoot() (page, error) {
 		return nil, corrupt(t.rec.root.pgno, "level %d where the bucket's record says %d", p.level(), t.rec.level)
 	}
 	return p, nil
+}
+
+// rootNumber returns the number of the tree's root in the file, for errors; of a dirty
+// one that of the page that it was copied from, 0 where there is none.
+func (t *tree) rootNumber() pgno {
+	n := t.rec.root.pgno
+	if n&virtual == 0 {
+		return n
+	}
+	if p, err := t.pg.loadDirty(n); err == nil {
+		return p.pgno()
+	}
+	return 0
 }
 
 // loadChild returns the child in slot i of branch p, and its reference.
@@ -556,7 +570,7 @@ func (t *tree) patchRecord(name []byte, rec record) error {
 		return err
 	}
 	if !exact {
-		broken("tree %d: an open bucket's cell is gone", t.rec.id)
+		return corrupt(t.rootNumber(), "the cell of bucket %s cannot be found again below it", quoted(name))
 	}
 	t.version++
 	t.touchPath(*st)
@@ -566,7 +580,7 @@ func (t *tree) patchRecord(name []byte, rec record) error {
 	}
 	raw, ok := bucketRecord(c)
 	if !ok {
-		broken("tree %d: an open bucket's cell holds a pair", t.rec.id)
+		return corrupt(t.rootNumber(), "the cell of bucket %s below it holds a pair", quoted(name))
 	}
 	putRecord(raw, rec)
 	return nil
@@ -637,12 +651,20 @@ func (t *tree) newRootLeaf(flags cellFlags, key, value []byte, wholeKeyLen int) 
 
 func (t *tree) setRoot(r ref, level int) {
 	t.rec.root, t.rec.level = r, level
-	t.changed = true
+	t.markChanged()
+}
+
+// markChanged notes that the record in the parent's cell is behind.
+func (t *tree) markChanged() {
+	if !t.changed {
+		t.changed = true
+		t.pg.w.changed = append(t.pg.w.changed, t)
+	}
 }
 
 // touchPath makes every page on the path one that the current layer may change.
 func (t *tree) touchPath(st path) {
-	t.changed = true
+	t.markChanged()
 	for d := range st {
 		s := &st[d]
 		n, p := t.pg.touch(s.n, s.p)
@@ -822,7 +844,11 @@ func (t *tree) separator(left, right []byte) (sep, run []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	whole := rk[:commonPrefix(lk, rk)+1]
+	shared := commonPrefix(lk, rk)
+	if shared == len(rk) {
+		return nil, nil, corrupt(t.rootNumber(), "keys below it are not in order")
+	}
+	whole := rk[:shared+1]
 	if len(whole) <= maxCellSize(t.pg.psize)-branchCellHeader {
 		return bytes.Clone(whole), nil, nil
 	}
@@ -1200,6 +1226,7 @@ func (t *tree) deleteRange(lo, hi []byte) (uint64, error) {
 	if err := t.collapseRoot(); err != nil {
 		return 0, err
 	}
+	// What is left on both sides of the cut may be nearly empty.
 	for _, key := range [2][]byte{lo, hi} {
 		if err := t.mend(key); err != nil {
 			return 0, err

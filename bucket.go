@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"fmt"
 	"iter"
+	"runtime/debug"
 )
 
 // Limits of keys and values, in bytes.
@@ -30,10 +31,30 @@ func (b *Bucket) state() (*txState, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.t.dead {
-		return nil, ErrBucketNotFound
+	if b.t.dead || b.t.stale {
+		if err := b.refresh(s); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
+}
+
+// refresh finds the bucket again after an undone nested transaction.
+func (b *Bucket) refresh(s *txState) (err error) {
+	var t *tree
+	s.guard(func() {
+		if t, err = s.current(b.t); err != nil && !isRefusal(err) {
+			s.fail(err)
+		}
+	})
+	if err == nil {
+		err = s.err
+	}
+	if err != nil {
+		return ErrBucketNotFound
+	}
+	b.t = t
+	return nil
 }
 
 // writeState is state for a change.
@@ -208,12 +229,11 @@ func (t *tree) deleteKey(key []byte) error {
 // Where a nested bucket's name lies in the range it changes nothing and returns
 // ErrIncompatibleValue.
 func (b *Bucket) DeleteRange(lo, hi []byte) (uint64, error) {
-	if isEmptyRange(lo, hi) {
-		_, err := b.writeState()
-		return 0, err
-	}
 	var ndeleted uint64
 	err := b.change(func(_ *txState, t *tree) error {
+		if isEmptyRange(lo, hi) {
+			return nil
+		}
 		found, err := t.hasBucket(lo, hi)
 		if err != nil {
 			return err
@@ -416,7 +436,7 @@ func (t *tree) removeCell(name []byte) error {
 		return err
 	}
 	if !exact {
-		broken("tree %d: a bucket's cell is gone", t.rec.id)
+		return corrupt(t.rootNumber(), "the cell of bucket %s cannot be found again below it", quoted(name))
 	}
 	return t.delete(t.pg.w.path)
 }
@@ -511,22 +531,25 @@ func (b *Bucket) Sequence() uint64 {
 
 // SetSequence sets the sequence number.
 func (b *Bucket) SetSequence(v uint64) error {
-	err := b.change(func(_ *txState, t *tree) error {
-		t.rec.sequence = v
-		t.changed = true
-		return nil
-	})
-	if err != nil {
+	if err := b.setSequence(v); err != nil {
 		return fmt.Errorf("set sequence: %w", err)
 	}
 	return nil
 }
 
+func (b *Bucket) setSequence(v uint64) error {
+	return b.change(func(_ *txState, t *tree) error {
+		t.rec.sequence = v
+		t.markChanged()
+		return nil
+	})
+}
+
 // NextSequence adds one to the sequence number and returns it.
 func (b *Bucket) NextSequence() (uint64, error) {
 	next := b.Sequence() + 1
-	if err := b.SetSequence(next); err != nil {
-		return 0, err
+	if err := b.setSequence(next); err != nil {
+		return 0, fmt.Errorf("next sequence: %w", err)
 	}
 	return next, nil
 }
@@ -540,6 +563,7 @@ func (b *Bucket) All() iter.Seq2[[]byte, []byte] { return b.Range(nil, nil) }
 // Backward is All in descending order.
 func (b *Bucket) Backward() iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // iter.Pull has a goroutine of its own
 		var c Cursor
 		c.init(b)
 		for k, v := c.Last(); k != nil && yield(k, v); k, v = c.Prev() {
@@ -550,6 +574,7 @@ func (b *Bucket) Backward() iter.Seq2[[]byte, []byte] {
 // Range yields the pairs with lo <= key < hi in order; nil stands for an open end.
 func (b *Bucket) Range(lo, hi []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // iter.Pull has a goroutine of its own
 		var c Cursor
 		c.init(b)
 		k, v := c.Seek(lo)
@@ -566,6 +591,7 @@ func (b *Bucket) Range(lo, hi []byte) iter.Seq2[[]byte, []byte] {
 // Prefix yields the pairs whose key begins with p in order.
 func (b *Bucket) Prefix(p []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // iter.Pull has a goroutine of its own
 		var c Cursor
 		c.init(b)
 		for k, v := c.Seek(p); k != nil && bytes.HasPrefix(k, p) && yield(k, v); k, v = c.Next() {

@@ -93,6 +93,7 @@ func (c *checker) copyFree(f *freelist) {
 	for w := range f.waitingExtents() {
 		if !c.free.none(w.extent) {
 			c.early = append(c.early, corrupt(w.start, "it is reusable and waits at once"))
+			continue
 		}
 		c.free.setRange(w.extent)
 	}
@@ -132,7 +133,9 @@ func (db *DB) checkFreelog(m *meta, free *bitmap) []error {
 		onFile.setRange(e)
 	}
 	for w := range fl.waitingExtents() {
-		onFile.setRange(w.extent)
+		if onFile.none(w.extent) {
+			onFile.setRange(w.extent)
+		}
 	}
 	for n := pgno(numMetas); uint64(n) < m.npages; n++ {
 		if onFile.test(n) != free.test(n) {

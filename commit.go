@@ -51,14 +51,14 @@ type committer struct {
 
 // commit makes the transaction durable as the mode has it, and ends it.
 func (tx *Tx) commit() error {
-	_, err := tx.commitAs(tx.s.db.opts.Sync == SyncFull)
+	_, err := tx.commitAs(tx.s.db.opts.Sync == SyncFull, false)
 	return err
 }
 
 // commitAsync commits without a sync.
 func (tx *Tx) commitAsync() (wait func() error, err error) {
 	db := tx.s.db
-	t, err := tx.commitAs(false)
+	t, err := tx.commitAs(false, true)
 	if err != nil {
 		return nil, err
 	}
@@ -66,20 +66,31 @@ func (tx *Tx) commitAsync() (wait func() error, err error) {
 }
 
 // commitAs commits with or without a sync, ends the transaction, and returns its number.
-func (tx *Tx) commitAs(sync bool) (txid, error) {
+func (tx *Tx) commitAs(sync, async bool) (txid, error) {
 	s := tx.s
 	db := s.db
+	returned := false
+	defer func() {
+		if !returned {
+			tx.abandonCommit()
+		}
+	}()
 	hooks := slices.Clone(s.hooks)
-	s.guard(func() {
+	if s.err == nil {
+		s.guard(func() { s.flush() })
+	}
+	if s.err == nil {
 		if err := s.commit(sync); err != nil {
 			s.fail(err)
 		}
-	})
+	}
 	t, err := s.id, s.err
-	if err == nil && db.opts.Sync == SyncFull {
+	atOnce := !async && db.opts.Sync != SyncFull
+	if err == nil && !atOnce {
 		db.afterDurable(t, hooks)
 		hooks = nil
 	}
+	returned = true
 	tx.end()
 	if err != nil {
 		return 0, fmt.Errorf("commit: %w", err)
@@ -92,14 +103,21 @@ func (tx *Tx) commitAs(sync bool) (txid, error) {
 	return t, nil
 }
 
-// commit does the work of a commit; the transaction is still open after it.
+// abandonCommit is for a commit that panicked: Folio broke a rule of its own, and what
+// it knows of its free space can't be trusted. Nothing is written any more, and nobody
+// waits for ever.
+func (tx *Tx) abandonCommit() {
+	s := tx.s
+	tx.s = nil
+	s.db.poison(errors.New("a commit panicked"))
+	s.slot.Release()
+	s.db.writeTx = nil
+	<-s.db.writer
+}
+
+// commit does the work of a commit, after flush; the transaction is still open after
+// it. It touches private buffers only, not the map.
 func (s *txState) commit(sync bool) error {
-	if s.err != nil {
-		return fmt.Errorf("the transaction met a fault and can only be rolled back: %w", s.err)
-	}
-	if err := s.flush(); err != nil {
-		return err
-	}
 	if s.isUnchanged() {
 		s.id = s.base
 		if sync && s.db.durableTxid() < s.base {
@@ -531,6 +549,8 @@ func (c *committer) finish(sync bool) error {
 		if err := db.syncCommit(c.meta.txid, place); err != nil {
 			return err
 		}
+	case db.opts.InMemory: // there is no disk to lose it
+		db.setDurable(c.meta.txid, place)
 	case db.opts.Sync != SyncFull:
 		db.publish(place)
 	}
@@ -538,13 +558,7 @@ func (c *committer) finish(sync bool) error {
 }
 
 // publish makes the commit at place the one that new readers get, unless a later one is.
-func (db *DB) publish(place uint64) {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	if place > db.table.Published() {
-		db.table.Publish(place)
-	}
-}
+func (db *DB) publish(place uint64) { db.setDurable(0, place) }
 
 // giveBackTail truncates the file where a commit with fewer pages is durable. The
 // pages past its end were reusable: no reader's snapshot reaches them.
@@ -585,8 +599,12 @@ func (db *DB) syncCommit(t txid, place uint64) error {
 }
 
 // fileSync syncs the whole file. Where that fails, the kernel may have dropped dirty
-// pages, so nothing is written to the store any more.
+// pages, so nothing is written to the store any more. One sync runs at a time: the
+// kernel reports a failed write once, to one of those who sync, and the other must not
+// take its own success for that of all.
 func (db *DB) fileSync() error {
+	db.syncIO.Lock()
+	defer db.syncIO.Unlock()
 	if err := db.failure(); err != nil {
 		return err
 	}
@@ -649,14 +667,19 @@ func (db *DB) Sync() error {
 func (db *DB) syncNow() error {
 	db.syncing.Lock()
 	defer db.syncing.Unlock()
-	if db.fm.Load() == nil {
-		return ErrDatabaseNotOpen
-	}
 	db.mu.Lock()
 	t, place := db.newest.txid, db.place
-	if db.failed != nil || db.durable >= t {
+	if db.failed != nil {
 		defer db.mu.Unlock()
 		return db.failed
+	}
+	if db.fm.Load() == nil {
+		defer db.mu.Unlock()
+		return ErrDatabaseNotOpen
+	}
+	if db.durable >= t {
+		defer db.mu.Unlock()
+		return nil
 	}
 	db.target = t // the slot and the pages of t stay while the sync is under way
 	db.mu.Unlock()
@@ -709,36 +732,55 @@ func (db *DB) afterDurable(t txid, fns []func()) {
 	}
 }
 
-// runHooks calls the OnCommit functions of all commits that are durable, in order.
+// runHooks calls the OnCommit functions of all commits that are durable, in order;
+// whoever is at it does it for all.
 func (db *DB) runHooks() {
+	for fn := db.nextHook(true); fn != nil; fn = db.nextHook(false) {
+		db.runHook(fn)
+	}
+}
+
+// nextHook takes the next function that is due, unless someone else runs them.
+func (db *DB) nextHook(begin bool) func() {
 	db.mu.Lock()
-	n := 0
-	for n < len(db.waiters) && db.waiters[n].txid <= db.durable {
-		n++
+	defer db.mu.Unlock()
+	if begin && db.hooking {
+		return nil
 	}
-	due := slices.Clone(db.waiters[:n])
-	db.waiters = db.waiters[n:]
-	db.mu.Unlock()
-	for _, h := range due {
-		h.fn()
+	db.hooking = len(db.waiters) > 0 && db.waiters[0].txid <= db.durable
+	if !db.hooking {
+		return nil
 	}
+	fn := db.waiters[0].fn
+	db.waiters = db.waiters[1:]
+	return fn
+}
+
+// runHook calls fn; where that panics, the others can still be run later.
+func (db *DB) runHook(fn func()) {
+	returned := false
+	defer func() {
+		if !returned {
+			db.mu.Lock()
+			db.hooking = false
+			db.mu.Unlock()
+		}
+	}()
+	fn()
+	returned = true
 }
 
 // --- commits that change nothing
 
 // commitEmpty writes a meta that says that the commit before it is durable, so that
-// the next open has nothing to prove; the writer lock is held.
+// the next open has nothing to prove; that one is durable, the writer lock is held.
 func (db *DB) commitEmpty() error {
-	if db.durableTxid() < db.newest.txid {
-		if err := db.syncCommit(db.newest.txid, db.place); err != nil {
-			return err
-		}
-	}
 	s := db.startWrite()
 	defer s.slot.Release()
 	c := &committer{s: s, db: db, hwm: s.pg.npages}
 	c.meta = db.newest
 	c.meta.txid, c.meta.clean, c.meta.durable = s.id, true, db.newest.txid
+	db.burned = max(db.burned, s.id)
 	err := c.planFreelog()
 	if err == nil {
 		err = db.growFile(c.hwm)
@@ -791,8 +833,10 @@ func (s *txState) place(n uint64) (pgno, error) {
 		return 0, err
 	}
 	s.pg.npages += pgno(n)
-	fm := db.fm.Load()
-	s.m, s.pg.data, s.pg.verified = fm, fm.m.Data, fm.verified
+	if fm := db.fm.Load(); fm != s.maps[len(s.maps)-1] {
+		s.maps = append(s.maps, fm)
+		s.pg.data, s.pg.verified = fm.m.Data, fm.verified
+	}
 	return p, nil
 }
 

@@ -60,6 +60,9 @@ func (c *Cursor) run(fn func() (k, v []byte, err error)) (k, v []byte) {
 	if err != nil {
 		return nil, nil
 	}
+	if c.t != c.b.t { // found again after an undone nested transaction
+		c.t, c.version = c.b.t, c.b.t.version-1
+	}
 	s.guard(func() {
 		if k, v, err = fn(); err != nil {
 			s.fail(err)

@@ -11,7 +11,7 @@ package folio_test
 //	         where Check finds nothing, all ways of reading must agree
 //
 // Everything derives from one seed. FOLIO_DAMAGE_SEED sets it, FOLIO_DAMAGE_ROUNDS makes
-// more or fewer of each kind (default 10). A failure prints how to repeat it.
+// more or fewer of each kind (default 6). A failure prints how to repeat it.
 
 import (
 	"bytes"
@@ -48,7 +48,7 @@ func envNumber(t testing.TB, name string, otherwise uint64) uint64 {
 }
 
 func damageSeed(t testing.TB) uint64   { return envNumber(t, "FOLIO_DAMAGE_SEED", 1) }
-func damageRounds(t testing.TB) uint64 { return envNumber(t, "FOLIO_DAMAGE_ROUNDS", 10) }
+func damageRounds(t testing.TB) uint64 { return envNumber(t, "FOLIO_DAMAGE_ROUNDS", 6) }
 
 // damageDir returns a directory for a case, in memory where there is such a place: there
 // are many cases, and what a sync does is not what they try.
@@ -103,7 +103,7 @@ func bases(t *testing.T) []*damageBase {
 
 func buildDamageBase(t *testing.T, name string, psize int, closed bool) *damageBase {
 	b := &damageBase{name: name, psize: psize, closed: closed, states: map[uint64]*content{}}
-	path := filepath.Join(t.TempDir(), "base.folio")
+	path := filepath.Join(damageDir(t), "base.folio")
 	db, err := folio.Open(path, 0o600, &folio.Options{PageSize: psize, Sync: folio.SyncOff})
 	require.NoError(t, err)
 	c := newContent()
@@ -827,6 +827,10 @@ func readCounts(tx *folio.Tx, want *content) error {
 }
 
 func readSeek(tx *folio.Tx, want *content) error {
+	var keys []string
+	if want != nil {
+		keys = want.keys()
+	}
 	c := tx.Cursor()
 	for _, k := range someKeys() {
 		got, v := c.Seek([]byte(k))
@@ -838,7 +842,6 @@ func readSeek(tx *folio.Tx, want *content) error {
 		if want == nil {
 			continue
 		}
-		keys := want.keys()
 		i, _ := slices.BinarySearch(keys, k)
 		switch {
 		case i == len(keys) && got != nil:

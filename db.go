@@ -115,6 +115,8 @@ type DB struct {
 	failed  error  // a sync failed: nothing is written any more
 
 	syncing  sync.Mutex // held by the one sync outside a commit
+	syncIO   sync.Mutex // held by whoever syncs the file: see fileSync
+	hooking  bool       // someone runs waiters, under mu
 	closing  chan struct{}
 	closed   atomic.Bool
 	done     sync.WaitGroup // background goroutines
@@ -330,7 +332,7 @@ func (db *DB) beginRead() (*txState, error) {
 
 // start makes s ready to read a snapshot through fm.
 func (s *txState) start(fm *fileMap, npages uint64, root record) {
-	s.m = fm
+	s.maps = append(s.maps[:0], fm)
 	s.err = nil
 	s.guarded = false
 	pg := &s.pg
@@ -343,7 +345,7 @@ func (s *txState) start(fm *fileMap, npages uint64, root record) {
 // endRead gives up a read transaction.
 func (db *DB) endRead(s *txState) {
 	s.slot.Release()
-	s.m = nil
+	clear(s.maps)
 	db.readTx.Put(s)
 	if db.nretired.Load() > 0 {
 		db.releaseMaps()
@@ -422,7 +424,7 @@ func (db *DB) endWrite(s *txState) {
 	clear(s.hooks)
 	s.trees, s.hooks = s.trees[:0], s.hooks[:0]
 	s.slot.Release()
-	s.m = nil
+	clear(s.maps)
 	s.root = tree{}
 	<-db.writer
 	if db.nretired.Load() > 0 {
@@ -477,10 +479,13 @@ func (db *DB) releaseMaps() {
 }
 
 func (db *DB) unmapAll() {
+	db.retireMu.Lock()
+	defer db.retireMu.Unlock()
 	for _, fm := range db.retired {
 		fm.unmap()
 	}
 	db.retired = nil
+	db.nretired.Store(0)
 	if fm := db.fm.Load(); fm != nil {
 		fm.unmap()
 	}
@@ -511,6 +516,7 @@ func (db *DB) CloseContext(ctx context.Context) error {
 		return nil // closed before
 	}
 	err := db.finish()
+	db.runHooks()
 	db.unmapAll()
 	db.fm.Store(nil)
 	if cerr := db.file.Close(); err == nil {
@@ -572,9 +578,18 @@ func (db *DB) finish() error {
 	if err := db.failure(); err != nil {
 		return err
 	}
+	if db.durableTxid() < db.newest.txid {
+		if err := db.syncCommit(db.newest.txid, db.place); err != nil {
+			return err
+		}
+	}
 	if !db.newest.clean {
 		if err := db.commitEmpty(); err != nil {
-			return err
+			if db.failure() != nil {
+				return err
+			}
+			// All is durable; the next open only has more to prove.
+			db.log.Info("no last meta was written", "path", db.path, "err", err)
 		}
 	}
 	if size := int64(db.newest.npages) << db.shift; db.nbytes > size {

@@ -831,3 +831,130 @@ func TestSnapshots(t *testing.T) {
 	stop.Store(true)
 	wg.Wait()
 }
+
+// A bucket opened in a nested transaction, moved under one that was opened later, is
+// where it was when that is undone; a handle of it goes on working.
+func TestNestedUndoOfAMove(t *testing.T) {
+	db := newDB(t, nil)
+	boom := errors.New("boom")
+	require.NoError(t, db.Update(func(tx *folio.Tx) error {
+		_, err := tx.CreateBucket([]byte("c"))
+		return err
+	}))
+	require.NoError(t, db.Update(func(tx *folio.Tx) error {
+		var c *folio.Bucket
+		var cur *folio.Cursor
+		require.ErrorIs(t, tx.Nested(func(n *folio.Tx) error {
+			c = tx.Bucket([]byte("c")) // through the outer transaction
+			cur = c.Cursor()
+			require.NoError(t, c.Put([]byte("k"), nil))
+			cur.First()
+			p, err := n.CreateBucket([]byte("p"))
+			require.NoError(t, err)
+			require.NoError(t, p.Put([]byte("k"), nil))
+			require.NoError(t, n.MoveBucket([]byte("c"), nil, p))
+			return n.Nested(func(n *folio.Tx) error { return boom })
+		}), boom)
+		require.Nil(t, c.Get([]byte("k")))
+		require.NoError(t, c.Put([]byte("l"), []byte("v")))
+		k, _ := cur.First()
+		require.Equal(t, "l", string(k))
+		require.Equal(t, "v", string(tx.Bucket([]byte("c")).Get([]byte("l"))))
+		return nil
+	}))
+}
+
+// A transaction can't be ended while one nested in it is open.
+func TestEndInsideNested(t *testing.T) {
+	db := newDB(t, nil)
+	tx, err := db.Begin(true)
+	require.NoError(t, err)
+	require.NoError(t, tx.Put([]byte("a"), nil))
+	require.NoError(t, tx.Nested(func(*folio.Tx) error {
+		require.Error(t, tx.Commit())
+		require.Error(t, tx.Rollback())
+		_, err := tx.CommitAsync()
+		require.Error(t, err)
+		return nil
+	}))
+	require.NoError(t, tx.Commit())
+}
+
+// Close makes an asynchronous commit durable, and so calls its OnCommit functions.
+func TestOnCommitAtClose(t *testing.T) {
+	for _, mode := range []folio.SyncMode{folio.SyncFull, folio.SyncOff} {
+		db, err := folio.Open(filepath.Join(t.TempDir(), "x"), 0o600, &folio.Options{Sync: mode})
+		require.NoError(t, err)
+		tx, err := db.Begin(true)
+		require.NoError(t, err)
+		require.NoError(t, tx.Put([]byte("a"), nil))
+		ncalls := 0
+		tx.OnCommit(func() { ncalls++ })
+		wait, err := tx.CommitAsync()
+		require.NoError(t, err)
+		require.Zero(t, ncalls)
+		require.NoError(t, db.Close())
+		require.Equal(t, 1, ncalls)
+		require.NoError(t, wait(), "it is durable, though the store is closed")
+		require.Equal(t, 1, ncalls)
+	}
+}
+
+// A hook that panics takes no other one with it.
+func TestOnCommitPanics(t *testing.T) {
+	db := newDB(t, nil)
+	called := false
+	require.PanicsWithValue(t, "hook", func() {
+		db.Update(func(tx *folio.Tx) error {
+			tx.OnCommit(func() { panic("hook") })
+			tx.OnCommit(func() { called = true })
+			return tx.Put([]byte("a"), nil)
+		})
+	})
+	put(t, db, "b", "")
+	require.True(t, called)
+}
+
+// Space that a store in memory frees is used again.
+func TestInMemoryReusesSpace(t *testing.T) {
+	db := newDB(t, &folio.Options{InMemory: true})
+	var after []uint64
+	for range 6 {
+		require.NoError(t, db.Update(func(tx *folio.Tx) error {
+			for i := range 20_000 {
+				tx.Put(fmt.Appendf(nil, "%08d", i), make([]byte, 50))
+			}
+			return nil
+		}))
+		require.NoError(t, db.Update(func(tx *folio.Tx) error { _, err := tx.Root().DeleteRange(nil, nil); return err }))
+		put(t, db, "x", "")
+		after = append(after, db.Stats().Pages)
+	}
+	require.LessOrEqual(t, after[5], after[1], "%v", after)
+}
+
+// Many transactions end while the store closes.
+func TestCloseBesideReaders(t *testing.T) {
+	for range 20 {
+		db, err := folio.Open(filepath.Join(t.TempDir(), "x"), 0o600, &folio.Options{Sync: folio.SyncOff})
+		require.NoError(t, err)
+		put(t, db, "a", "1")
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for {
+					err := db.View(func(tx *folio.Tx) error { tx.Get([]byte("a")); return nil })
+					if err != nil {
+						if !errors.Is(err, folio.ErrDatabaseNotOpen) {
+							t.Error(err)
+						}
+						return
+					}
+				}
+			})
+		}
+		put(t, db, "b", "2")
+		require.NoError(t, db.Close())
+		wg.Wait()
+	}
+}

@@ -43,7 +43,7 @@
 //
 // The file is read through a mapping. Where the operating system can't supply a page of
 // it, the transaction gets ErrPageFault. That works on the goroutine that runs fn of
-// View or Update, and within each call of a transaction from Begin. A slice that is read
-// on another goroutine, or between the calls of a transaction from Begin, is not
+// View, Update or Nested, and within each call of a transaction from Begin. A slice that
+// is read on another goroutine, or between the calls of a transaction from Begin, is not
 // guarded: a fault there ends the process.
 package folio

@@ -231,7 +231,8 @@ func TestFormatValues(t *testing.T) {
 	}{
 		{"limits", "name", map[string]int{
 			"smallest page": minPageSize, "largest page": maxPageSize, "meta slots": numMetas, "highest level": maxLevel,
-			"key": MaxKeySize, "value": MaxValueSize, "truncated key": truncatedKeySize, "page count": 1 << 48,
+			"key": MaxKeySize, "value": MaxValueSize, "truncated key": truncatedKeySize,
+			"page number": maxPgno, "counter": maxCounter,
 		}},
 		{"page kinds", "kind", map[string]int{
 			"meta": int(kindMeta), "branch": int(kindBranch), "leaf": int(kindLeaf), "run": int(kindRun), "freelog": int(kindFreelog),

@@ -830,12 +830,23 @@ func (p page) validateLayout(n, slotSize int) string {
 	return ""
 }
 
+// inOrder reports whether a key that begins with a may stand before one that begins
+// with b. Where one of them is cut short, so that the rest is in a run, one may be the
+// beginning of the other.
+func inOrder(a, b []byte, cut bool) bool {
+	if cut && (bytes.HasPrefix(a, b) || bytes.HasPrefix(b, a)) {
+		return true
+	}
+	return bytes.Compare(a, b) < 0
+}
+
 func (p page) validateLeaf(n int) string {
 	if rule := p.validateLayout(n, leafSlotSize); rule != "" {
 		return rule
 	}
 	plen := p.prefixLen()
 	live := 0
+	var first, last leafCell
 	for i := range n {
 		c, ok := p.leafCellAt(n, i)
 		if !ok || p.slotOffset(n, i) < p.upper() {
@@ -844,6 +855,16 @@ func (p page) validateLeaf(n int) string {
 		if len(c.key) < plen || len(c.key) == 0 {
 			return "key shorter than the page's prefix"
 		}
+		if i == 0 {
+			first = c
+		}
+		if leHead(p, i) != head(c.key, plen) || !bytes.Equal(c.key[:plen], first.key[:plen]) {
+			return "head or prefix does not fit the key"
+		}
+		if i > 0 && !inOrder(last.key, c.key, (last.flags|c.flags)&cellLarge != 0) {
+			return "keys are not in order"
+		}
+		last = c
 		if !c.refersToFile() {
 			return "reference to a page number that cannot be"
 		}
@@ -864,6 +885,8 @@ func (p page) validateBranch(n int) string {
 		return "prefix outside the cell area"
 	}
 	live := plen
+	var last []byte
+	lastRun := false
 	for i := range n {
 		if p.childAt(n, i).pgno > maxPgno {
 			return "reference to a page number that cannot be"
@@ -878,6 +901,13 @@ func (p page) validateBranch(n int) string {
 		if run != nil && getRunRef(run).pgno > maxPgno {
 			return "reference to a page number that cannot be"
 		}
+		if leHead(p, i) != head(suffix, 0) {
+			return "head does not fit the separator"
+		}
+		if i > 1 && !inOrder(last, suffix, lastRun || run != nil) {
+			return "separators are not in order"
+		}
+		last, lastRun = suffix, run != nil
 		live += branchCellHeader + len(suffix) + len(run)
 	}
 	if live+p.dead() != len(p)-p.upper() {

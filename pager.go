@@ -55,6 +55,10 @@ func fold(sum uint64) uint32 {
 	return 1
 }
 
+// foldRun is fold for a run. It differs, so that what was proven as a run is not taken
+// for a tree page whose layout was validated, or the other way round.
+func foldRun(sum uint64) uint32 { return fold(sum ^ 0x9e3779b9) }
+
 // load returns the page that r refers to. It stays valid and unchanged until the
 // transaction ends.
 func (pg *pager) load(r ref) (page, error) {
@@ -124,13 +128,13 @@ func (pg *pager) loadRun(r runRef) (page, error) {
 	if rule := validateRun(p, r); rule != "" {
 		return nil, corrupt(r.pgno, "%s", rule)
 	}
-	if pg.verified[r.pgno].Load() == fold(r.sum) && pg.verify != VerifyAlways {
+	if pg.verified[r.pgno].Load() == foldRun(r.sum) && pg.verify != VerifyAlways {
 		return p, nil
 	}
 	if err := pg.verifySum(p, r.pgno, r.sum); err != nil {
 		return nil, err
 	}
-	pg.verified[r.pgno].Store(fold(r.sum))
+	pg.verified[r.pgno].Store(foldRun(r.sum))
 	return p, nil
 }
 
@@ -196,11 +200,13 @@ type layers struct {
 	spent    []extent // places of spilled pages that are gone: slices of them may have been lent
 	nbytes   int64    // bytes of the dirty pages in memory
 	limit    int64    // spill beyond this
+	enough   int64    // and beyond this: the last scan found no more to spill
 	hand     int      // the spill's clock hand
 	psize    int
 	spiller  spiller
-	nextTree uint64 // id for the next bucket
-	path     path   // scratch of the tree's writes
+	nextTree uint64  // the largest bucket id given out
+	changed  []*tree // open buckets whose cells are behind
+	path     path    // scratch of the tree's writes
 	scratch  scratch
 }
 
@@ -389,7 +395,9 @@ func (w *layers) reset() {
 	}
 	clear(w.retired)
 	w.pages, w.freed, w.retired = w.pages[:0], w.freed[:0], w.retired[:0]
-	w.frames, w.nbytes, w.hand = nil, 0, 0
+	clear(w.changed[:cap(w.changed)])
+	w.changed = w.changed[:0]
+	w.frames, w.nbytes, w.enough, w.hand = nil, 0, 0, 0
 	w.path.reset()
 	w.scratch.reset()
 }
@@ -399,7 +407,7 @@ func (w *layers) reset() {
 // neither a dirty run nor a bucket. The hand passes over pages used since it last came by.
 func (pg *pager) spillSome() error {
 	w := pg.w
-	if w.nbytes <= w.limit {
+	if w.nbytes <= max(w.limit, w.enough) {
 		return nil
 	}
 	target := w.limit - w.limit/8
@@ -422,6 +430,10 @@ func (pg *pager) spillSome() error {
 		if err := pg.spill(d); err != nil {
 			return err
 		}
+	}
+	w.enough = 0
+	if w.nbytes > w.limit {
+		w.enough = w.nbytes + w.limit/8 // a scan for each change would be quadratic
 	}
 	return nil
 }

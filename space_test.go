@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -537,6 +538,47 @@ func TestFailedSync(t *testing.T) {
 	mustBeSound(t, db)
 }
 
+// A sync that fails beside a commit's own fails that commit too: the kernel tells of a
+// lost page only one of those who sync.
+func TestFailedSyncBesideACommit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	h := intercept(t, path)
+	db := testStore(t, path, nil)
+	tx, err := db.Begin(true)
+	require.NoError(t, err)
+	require.NoError(t, tx.Put([]byte("async"), nil))
+	_, err = tx.CommitAsync()
+	require.NoError(t, err)
+	inSync, committing := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	h.setFail(func(op mmap.Op) error {
+		if op.Kind != mmap.OpSync {
+			return nil
+		}
+		fail := false
+		once.Do(func() { fail = true })
+		if !fail {
+			return nil // the second sync would succeed
+		}
+		close(inSync)
+		<-committing
+		return syscall.EIO
+	})
+	synced := make(chan error)
+	go func() { synced <- db.Sync() }()
+	<-inSync
+	go func() {
+		for len(db.writer) == 0 {
+			runtime.Gosched() // until the commit is under way
+		}
+		close(committing)
+	}()
+	err = db.Update(func(tx *Tx) error { return tx.Put([]byte("k"), nil) })
+	require.ErrorIs(t, err, ErrSyncFailed)
+	require.ErrorIs(t, <-synced, ErrSyncFailed)
+	db.failed = errors.New("spoilt by the test")
+}
+
 // The file is truncated under an open store: an error, and the process lives.
 func TestPageFault(t *testing.T) {
 	db := testStore(t, filepath.Join(t.TempDir(), "s"), nil)
@@ -583,6 +625,40 @@ func TestPageFaultUnderASlice(t *testing.T) {
 			sum += int(b)
 		}
 		return fmt.Errorf("read it all: %d", sum)
+	})
+	require.ErrorIs(t, err, ErrPageFault)
+}
+
+// A fault in a mapping that the transaction itself has replaced, and one on the
+// goroutine of iter.Pull, become errors too.
+func TestPageFaultElsewhere(t *testing.T) {
+	db, err := open(filepath.Join(t.TempDir(), "s"), 0o600, &Options{DirtyLimit: 64 << 10, Sync: SyncOff}, 64<<10)
+	require.NoError(t, err)
+	defer db.Close()
+	require.NoError(t, db.Update(func(tx *Tx) error { return tx.Put([]byte("big"), bytes.Repeat([]byte("x"), 1<<20)) }))
+	fill(t, db, 0, 1000, 100)
+	defer func() { db.failed = errors.New("spoilt by the test") }()
+	err = db.Update(func(tx *Tx) error {
+		v := tx.Get([]byte("big"))
+		for i := 0; db.nretired.Load() == 0; i++ {
+			if err := tx.Put(fmt.Appendf(nil, "more%08d", i), make([]byte, 500)); err != nil {
+				return err
+			}
+		}
+		require.NoError(t, os.Truncate(db.Path(), 8*minPageSize))
+		sum := 0
+		for _, b := range v {
+			sum += int(b)
+		}
+		return fmt.Errorf("read it all: %d", sum)
+	})
+	require.ErrorIs(t, err, ErrPageFault)
+	err = db.View(func(tx *Tx) error {
+		next, stop := iter.Pull2(tx.Root().All())
+		defer stop()
+		for _, _, ok := next(); ok; _, _, ok = next() {
+		}
+		return nil
 	})
 	require.ErrorIs(t, err, ErrPageFault)
 }

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	"github.com/foliokv/folio/internal/shm"
 )
@@ -40,7 +41,7 @@ type txState struct {
 	err      error
 	base     txid // the snapshot it sees
 	id       txid
-	m        *fileMap
+	maps     []*fileMap // that it has slices of; the last is the one in use
 	slot     *shm.Slot
 	slotHint int
 	pg       pager
@@ -109,12 +110,23 @@ func (s *txState) unguard(old bool) {
 	debug.SetPanicOnFault(old)
 	s.guarded = false
 	if r := recover(); r != nil {
-		err := s.m.faultError(r, s.pg.shift)
+		err := s.faultError(r)
 		if err == nil {
 			panic(r)
 		}
 		s.fail(err)
 	}
+}
+
+// faultError returns the error for a recovered panic that is a fault in one of the
+// transaction's mappings, nil for any other.
+func (s *txState) faultError(r any) error {
+	for _, fm := range s.maps {
+		if err := fm.faultError(r, s.pg.shift); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // --- begin and end
@@ -149,7 +161,7 @@ func (tx *Tx) endView(old bool, err *error) {
 	s := tx.s
 	r := recover()
 	if r != nil {
-		if fault := s.m.faultError(r, s.pg.shift); fault != nil {
+		if fault := s.faultError(r); fault != nil {
 			s.fail(fault)
 			r = nil
 		}
@@ -213,7 +225,7 @@ func (tx *Tx) runGuarded(fn func(*Tx) error) (err error) {
 		}
 		r := recover()
 		if r != nil {
-			if fault := s.m.faultError(r, s.pg.shift); fault != nil {
+			if fault := s.faultError(r); fault != nil {
 				s.fail(fault)
 				err = fault
 				return
@@ -296,7 +308,7 @@ func (tx *Tx) checkEnd() error {
 	if tx.s == nil {
 		return ErrTxClosed
 	}
-	if tx.managed {
+	if tx.managed || len(tx.s.w.frames) > 0 {
 		return errManaged
 	}
 	return nil
@@ -317,10 +329,11 @@ func (tx *Tx) CommitAsync() (wait func() error, err error) {
 	return tx.commitAsync()
 }
 
-// OnCommit calls fn after the transaction is durable; for CommitAsync that is when
-// it becomes so, in a nested transaction with the outermost. It is not called after
-// a rollback. fn must not begin a write transaction of the same DB and wait for it
-// while it holds what that one needs.
+// OnCommit calls fn after the transaction is durable: for CommitAsync that is when it
+// becomes so, in a nested transaction with the outermost. After a plain commit in
+// SyncInterval or SyncOff, which promise no more, it is when the commit returns. fn is
+// not called after a rollback. It runs on the goroutine of the commit, Sync, wait or
+// Close that made the transaction durable, without a lock, in the order of the commits.
 func (tx *Tx) OnCommit(fn func()) {
 	if tx.s != nil && tx.s.writable {
 		tx.s.hooks = append(tx.s.hooks, fn)
@@ -365,39 +378,42 @@ func (s *txState) undoNested() {
 		u.t.version = version + 1
 	}
 	s.hooks = s.hooks[:top.nhooks]
-	// Buckets may have moved: file all open ones anew. Those opened inside are read
-	// again, since they may have been created there.
+	s.trees = s.trees[:top.ntrees] // those opened inside are stale: see current
+	// Buckets may have moved, and changes may have been flushed: file all anew.
 	clear(s.byName)
-	opened := s.trees[top.ntrees:]
-	s.trees = s.trees[:top.ntrees]
+	s.w.changed = s.w.changed[:0]
 	for _, t := range s.trees {
-		if !t.dead {
-			s.byName[treeName{t.parent, string(t.name)}] = t
+		if t.dead {
+			continue
 		}
-	}
-	for _, t := range opened {
-		s.reopen(t)
+		s.byName[treeName{t.parent, string(t.name)}] = t
+		if t.changed {
+			s.w.changed = append(s.w.changed, t)
+		}
 	}
 }
 
-// reopen brings a bucket that was opened in an undone layer up to date, or marks it dead.
-func (s *txState) reopen(t *tree) {
-	t.version++
-	t.changed = false
-	t.layer = s.w.layer()
-	key := treeName{t.parent, string(t.name)}
-	if t.dead || t.parent.dead || s.byName[key] != nil {
-		t.dead = true
-		return
+// current returns the tree to use for an open bucket: t, or, where t was opened in a
+// layer that was undone, the one that has its place now.
+func (s *txState) current(t *tree) (*tree, error) {
+	if t.dead {
+		return nil, ErrBucketNotFound
 	}
-	rec, err := t.parent.openRecord(t.name)
-	if err != nil || rec.id != t.rec.id {
-		t.dead = true
-		return
+	if !t.stale {
+		return t, nil
 	}
-	t.rec = rec
-	s.trees = append(s.trees, t)
-	s.byName[key] = t
+	parent, err := s.current(t.parent)
+	if err != nil {
+		return nil, err
+	}
+	now, err := s.openTree(parent, t.name)
+	if err != nil {
+		return nil, err
+	}
+	if now.rec.id != t.rec.id {
+		return nil, ErrBucketNotFound // another bucket of that name
+	}
+	return now, nil
 }
 
 func (s *txState) mergeNested() {
@@ -409,9 +425,6 @@ func (s *txState) mergeNested() {
 			f := &s.w.frames[below-1]
 			f.trees = append(f.trees, u)
 		}
-	}
-	for _, t := range s.trees[top.ntrees:] {
-		t.layer = below
 	}
 }
 
@@ -441,6 +454,13 @@ func (s *txState) openTree(parent *tree, name []byte) (*tree, error) {
 		return t, nil
 	}
 	t.parent, t.name, t.layer = parent, append([]byte(nil), name...), s.w.layer()
+	if t.layer > 0 {
+		// What it is after an undo is found out when it is used again.
+		old := *t
+		old.layer, old.stale = 0, true
+		f := &s.w.frames[t.layer-1]
+		f.trees = append(f.trees, treeUndo{t, old})
+	}
 	s.trees = append(s.trees, t)
 	s.byName[treeName{parent, string(name)}] = t
 	return t, nil
@@ -462,7 +482,7 @@ func (t *tree) openRecord(name []byte) (record, error) {
 	}
 	rec, ok := getRecord(raw)
 	if !ok {
-		return record{}, corrupt(t.rec.root.pgno, "bad record of bucket %q below it", name)
+		return record{}, corrupt(t.rootNumber(), "bad record of bucket %q below it", name)
 	}
 	return rec, nil
 }
@@ -470,20 +490,17 @@ func (t *tree) openRecord(name []byte) (record, error) {
 // flush brings the cells of all open buckets up to date. Writing one changes its
 // parent, so it goes on until none is behind.
 func (s *txState) flush() error {
-	for again := true; again; {
-		again = false
-		for i := len(s.trees) - 1; i >= 0; i-- {
-			t := s.trees[i]
-			if !t.changed || t.dead {
-				continue
-			}
-			again = true
-			s.save(t)
-			s.save(t.parent)
-			t.changed = false
-			if err := t.parent.patchRecord(t.name, t.rec); err != nil {
-				return s.fail(err)
-			}
+	for w := &s.w; len(w.changed) > 0; {
+		t := w.changed[len(w.changed)-1]
+		w.changed = w.changed[:len(w.changed)-1]
+		if !t.changed || t.dead || t.parent == nil {
+			continue
+		}
+		s.save(t)
+		s.save(t.parent)
+		t.changed = false
+		if err := t.parent.patchRecord(t.name, t.rec); err != nil {
+			return s.fail(err)
 		}
 	}
 	return nil
@@ -497,6 +514,9 @@ func (s *txState) bury(t *tree) {
 			c.dead = true
 			delete(s.byName, treeName{c.parent, string(c.name)})
 		}
+	}
+	if s.w.layer() == 0 { // no undo brings them back
+		s.trees = slices.DeleteFunc(s.trees, func(c *tree) bool { return c.dead })
 	}
 }
 

@@ -40,16 +40,22 @@ func create(path string, mode os.FileMode, content []byte) error {
 	if _, err := os.Lstat(path); err == nil {
 		return fs.ErrExist
 	}
-	dir := filepath.Dir(path)
 	// Not made from path's own name, which may have all the length there is.
-	temp := filepath.Join(dir, ".folio-"+rand.Text()+".tmp")
+	temp := filepath.Join(filepath.Dir(path), ".folio-"+rand.Text()+".tmp")
 	if err := writeNew(temp, path, mode, content); err != nil {
 		return err
 	}
+	return Publish(temp, path)
+}
+
+// Publish puts the file temp, which is synced, at path in the same directory, where
+// nothing may be (else an error that is fs.ErrExist), and syncs the directory. Nothing
+// is left at temp.
+func Publish(temp, path string) error {
 	if err := publish(temp, path); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return syncDir(filepath.Dir(path))
 }
 
 // writeNew writes and syncs the new file temp, and removes it if that fails.
