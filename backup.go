@@ -182,12 +182,12 @@ func (pg *pager) walkPages(rec record, visit func(n pgno, p page, npages int) er
 }
 
 func (pg *pager) walkPage(r ref, level int, visit func(n pgno, p page, npages int) error, nested func(record) error) error {
-	p, err := pg.load(r)
+	p, err := pg.load(r.pgno, r.sum)
 	if err != nil {
 		return err
 	}
 	if p.level() != level {
-		return corrupt(r.pgno, "level %d where %d should be", p.level(), level)
+		return wrongLevel(r.pgno, p, level)
 	}
 	if err := visit(r.pgno, p, 1); err != nil {
 		return err

@@ -67,12 +67,12 @@ func (s *scratch) reset() {
 
 // loadRoot returns the root page of a tree that has one.
 func (t *tree) loadRoot() (page, error) {
-	p, err := t.pg.load(t.rec.root)
+	p, err := t.pg.load(t.rec.root.pgno, t.rec.root.sum)
 	if err != nil {
 		return nil, err
 	}
 	if p.level() != t.rec.level {
-		return nil, corrupt(t.rec.root.pgno, "level %d where the bucket's record says %d", p.level(), t.rec.level)
+		return nil, wrongLevel(t.rec.root.pgno, p, t.rec.level)
 	}
 	return p, nil
 }
@@ -93,12 +93,12 @@ func (t *tree) rootNumber() pgno {
 // loadChild returns the child in slot i of branch p, and its reference.
 func (pg *pager) loadChild(p page, i int) (page, ref, error) {
 	r := p.childAt(p.count(), i)
-	c, err := pg.load(r)
+	c, err := pg.load(r.pgno, r.sum)
 	if err != nil {
 		return nil, r, err
 	}
 	if c.level() != p.level()-1 {
-		return nil, r, corrupt(r.pgno, "level %d below a page of level %d", c.level(), p.level())
+		return nil, r, wrongLevel(r.pgno, c, p.level()-1)
 	}
 	return c, r, nil
 }
@@ -114,20 +114,37 @@ func (t *tree) get(key []byte) (c leafCell, found bool, err error) {
 	if t.rec.root.pgno == 0 {
 		return c, false, nil
 	}
-	p, err := t.loadRoot()
-	if err != nil {
-		return c, false, err
-	}
-	for p.level() > 0 {
+	// The counts of children stay unread: they are on cache lines of their own.
+	n, sum := t.rec.root.pgno, t.rec.root.sum
+	for level := t.rec.level; ; level-- {
+		p, err := t.pg.load(n, sum)
+		if err != nil {
+			return c, false, err
+		}
+		if level == 0 {
+			t.pg.touchSlots(p)
+		}
+		if p.level() != level {
+			return c, false, wrongLevel(n, p, level)
+		}
+		if level == 0 {
+			return t.pg.findInLeaf(p, key)
+		}
 		i, err := t.pg.searchBranch(p, key)
 		if err != nil {
 			return c, false, err
 		}
-		if p, _, err = t.pg.loadChild(p, i); err != nil {
-			return c, false, err
-		}
+		n, sum = p.childPlace(i)
 	}
-	return t.pg.findInLeaf(p, key)
+}
+
+// touchSlots begins to load the cache lines with a leaf's slots beside that with its
+// header, so that the search does not wait for one after the other: a get of a million
+// random pairs took 0.87 us without it.
+func (pg *pager) touchSlots(p page) { pg.touched = p[headerSize+128-headerSize%128] }
+
+func wrongLevel(n pgno, p page, level int) error {
+	return corrupt(n, "level %d where %d should be", p.level(), level)
 }
 
 // findInLeaf looks for exactly key. It does not look at the page's prefix: where
@@ -1365,12 +1382,12 @@ func (t *tree) freeSubtree(r ref, level int) error {
 		t.pg.w.free(r.pgno, 1, 0)
 		return nil
 	}
-	p, err := t.pg.load(r)
+	p, err := t.pg.load(r.pgno, r.sum)
 	if err != nil {
 		return err
 	}
 	if p.level() != level {
-		return corrupt(r.pgno, "level %d where %d should be", p.level(), level)
+		return wrongLevel(r.pgno, p, level)
 	}
 	if err := t.pg.visit(p); err != nil {
 		return err

@@ -207,7 +207,7 @@ func (c *checker) checkPage(rec record, r ref, level int, lo, hi []byte) {
 	if c.done() {
 		return
 	}
-	p, err := c.pg.load(r)
+	p, err := c.pg.load(r.pgno, r.sum)
 	if err != nil {
 		if e := (extent{r.pgno, 1}); r.pgno >= numMetas && r.pgno < c.pg.npages && c.reached.none(e) {
 			c.reached.setRange(e) // damaged, but owned

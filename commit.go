@@ -44,7 +44,8 @@ type committer struct {
 	allocated []extent // all places taken, to be given back should it fail
 	singles   []extent // places for pages that are no runs
 	writes    []placement
-	truncated extent // reusable pages at the end that it gives back
+	raws      [][]byte // scratch of tidy
+	truncated extent   // reusable pages at the end that it gives back
 	meta      meta
 	freelog   freelogCommit
 }
@@ -298,6 +299,7 @@ func (c *committer) resolve(n pgno) (runRef, uint16) {
 	case kindBranch:
 		c.resolveBranch(p)
 	case kindLeaf:
+		p = c.tidy(d)
 		c.resolveLeaf(p)
 	}
 	if d.place == 0 {
@@ -306,6 +308,29 @@ func (c *committer) resolve(n pgno) (runRef, uint16) {
 	d.sum = p.seal(d.place, c.s.id)
 	c.writes = append(c.writes, placement{d.place, p})
 	return runRef{pgno: d.place, sum: d.sum, txid: c.s.id}, p.flags()
+}
+
+// tidy puts a leaf's cells in the order of their keys, where they are not, into a new
+// buffer. It costs half a microsecond, once, and each scan of the page gains: memory is
+// read forward.
+func (c *committer) tidy(d *dirtyPage) page {
+	p := d.buf
+	if p.isTidy() {
+		return p
+	}
+	raws := c.raws[:0]
+	n := p.count()
+	for i := range n {
+		raw, _ := p.rawLeafCell(n, i)
+		raws = append(raws, raw)
+	}
+	c.raws = raws
+	to := getBuffer(len(p))
+	copy(to[:headerSize], p)
+	to.buildLeaf(raws)
+	c.s.w.retire(p)
+	d.buf = to
+	return to
 }
 
 // resolveBranch fills in the references of a branch to dirty children and runs.

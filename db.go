@@ -319,22 +319,37 @@ func (db *DB) beginRead() (*txState, error) {
 	if s == nil {
 		s = &txState{db: db}
 	}
-	var c shm.Commit
-	s.slot, s.slotHint, c = db.table.Acquire(s.slotHint)
+	s.takeSnapshot()
 	if db.closed.Load() { // Close may have missed the slot when it looked
 		db.endRead(s)
 		return nil, fmt.Errorf("begin read transaction: %w", ErrDatabaseNotOpen)
 	}
+	return s, nil
+}
+
+// takeSnapshot takes a slot in the reader table for the published commit, and makes s
+// ready to read it. Where s has read that commit before, it is ready.
+func (s *txState) takeSnapshot() {
+	db := s.db
+	s.err = nil
+	s.setGuarded(false)
+	if s.slot != nil && db.table.AcquireAgain(s.slot, s.ringPlace, uint64(s.base)) {
+		if s.maps[0] == db.fm.Load() {
+			return
+		}
+		s.slot.Release()
+	}
+	var c shm.Commit
+	s.slot, s.slotHint, c, s.ringPlace = db.table.Acquire(s.slotHint)
 	s.base, s.id = txid(c.Txid), txid(c.Txid)
 	s.start(db.fm.Load(), c.NPages, rootRecord(&c))
-	return s, nil
 }
 
 // start makes s ready to read a snapshot through fm.
 func (s *txState) start(fm *fileMap, npages uint64, root record) {
 	s.maps = append(s.maps[:0], fm)
 	s.err = nil
-	s.guarded = false
+	s.setGuarded(false)
 	pg := &s.pg
 	pg.data, pg.verified = fm.m.Data, fm.verified
 	pg.shift, pg.psize = s.db.shift, s.db.psize
@@ -345,7 +360,6 @@ func (s *txState) start(fm *fileMap, npages uint64, root record) {
 // endRead gives up a read transaction.
 func (db *DB) endRead(s *txState) {
 	s.slot.Release()
-	clear(s.maps)
 	db.readTx.Put(s)
 	if db.nretired.Load() > 0 {
 		db.releaseMaps()

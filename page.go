@@ -446,6 +446,21 @@ func (p page) replaceLeafCell(i int, f cellFlags, key, value []byte, wholeKeyLen
 	}
 }
 
+// isTidy reports whether a leaf's cells lie in the order of their keys, with no dead
+// bytes between.
+func (p page) isTidy() bool {
+	if p.dead() != 0 {
+		return false
+	}
+	n := p.count()
+	for i := 1; i < n; i++ {
+		if p.slotOffset(n, i) < p.slotOffset(n, i-1) {
+			return false
+		}
+	}
+	return true
+}
+
 // leafSize returns the bytes that a leaf of these cells takes.
 func leafSize(raws [][]byte) int {
 	size := headerSize
@@ -527,6 +542,13 @@ func (p page) childAt(n, i int) ref {
 		sum:   binary.LittleEndian.Uint64(b[8*(n+i):]),
 		count: binary.LittleEndian.Uint64(b[8*(2*n+i):]),
 	}
+}
+
+// childPlace returns number and sum of the child in slot i.
+func (p page) childPlace(i int) (pgno, uint64) {
+	n := p.count()
+	b := p[headerSize+6*n : headerSize+branchSlotSize*n]
+	return pgno(binary.LittleEndian.Uint64(b[8*i:])), binary.LittleEndian.Uint64(b[8*(n+i):])
 }
 
 func (p page) setChild(n, i int, r ref) {

@@ -44,6 +44,7 @@ type pager struct {
 	npages   pgno // high-water mark: pages from here on do not exist
 	verify   VerifyMode
 	visits   int     // pages seen by the walk under way
+	touched  byte    // see touchSlots
 	w        *layers // nil in a read transaction
 }
 
@@ -59,33 +60,37 @@ func fold(sum uint64) uint32 {
 // for a tree page whose layout was validated, or the other way round.
 func foldRun(sum uint64) uint32 { return fold(sum ^ 0x9e3779b9) }
 
-// load returns the page that r refers to. It stays valid and unchanged until the
+// load returns tree page n, which must have the given sum. It stays valid and unchanged until the
 // transaction ends.
-func (pg *pager) load(r ref) (page, error) {
-	n := r.pgno
-	if n&virtual != 0 {
-		return pg.loadDirty(n)
-	}
-	if n < numMetas || n >= pg.npages {
-		return nil, corrupt(n, "reference outside the store's %d pages", pg.npages)
+func (pg *pager) load(n pgno, sum uint64) (page, error) {
+	if n >= pg.npages || n < numMetas {
+		return pg.loadElsewhere(n)
 	}
 	off := n << pg.shift
 	p := page(pg.data[off : off+pgno(pg.psize)])
-	if pg.verified[n].Load() == fold(r.sum) && pg.verify != VerifyAlways {
+	if pg.verified[n].Load() == fold(sum) && pg.verify != VerifyAlways {
 		return p, nil
 	}
-	return p, pg.verifyPage(p, r)
+	return p, pg.verifyPage(p, n, sum)
 }
 
-// verifyPage checks a tree page of the file against the reference that led to it.
-func (pg *pager) verifyPage(p page, r ref) error {
-	if err := pg.verifySum(p, r.pgno, r.sum); err != nil {
+// loadElsewhere is load for what is no page of the file: a dirty page, or damage.
+func (pg *pager) loadElsewhere(n pgno) (page, error) {
+	if n&virtual != 0 {
+		return pg.loadDirty(n)
+	}
+	return nil, corrupt(n, "reference outside the store's %d pages", pg.npages)
+}
+
+// verifyPage checks tree page n of the file against the reference that led to it.
+func (pg *pager) verifyPage(p page, n pgno, sum uint64) error {
+	if err := pg.verifySum(p, n, sum); err != nil {
 		return err
 	}
 	if rule := p.validate(); rule != "" {
-		return corrupt(r.pgno, "%s", rule)
+		return corrupt(n, "%s", rule)
 	}
-	pg.verified[r.pgno].Store(fold(r.sum))
+	pg.verified[n].Store(fold(sum))
 	return nil
 }
 

@@ -35,17 +35,19 @@ type Tx struct {
 
 // txState is what a transaction works with; it is pooled.
 type txState struct {
-	db       *DB
-	writable bool
-	guarded  bool // page faults are being turned into errors on this goroutine
-	err      error
-	base     txid // the snapshot it sees
-	id       txid
-	maps     []*fileMap // that it has slices of; the last is the one in use
-	slot     *shm.Slot
-	slotHint int
-	pg       pager
-	root     tree
+	db        *DB
+	writable  bool
+	guarded   bool // page faults are being turned into errors on this goroutine
+	quick     bool // guarded, and no fault was met: a read needs no further look
+	err       error
+	base      txid // the snapshot it sees
+	id        txid
+	maps      []*fileMap // that it has slices of; the last is the one in use
+	slot      *shm.Slot
+	slotHint  int
+	ringPlace uint64 // of the snapshot in the reader table's ring
+	pg        pager
+	root      tree
 
 	// In a write transaction:
 	w      layers
@@ -71,7 +73,14 @@ func (s *txState) fail(err error) error {
 	if s.err == nil {
 		s.err = err
 	}
+	s.quick = false
 	return err
+}
+
+// setGuarded notes whether page faults are being turned into errors.
+func (s *txState) setGuarded(guarded bool) {
+	s.guarded = guarded
+	s.quick = guarded && s.err == nil
 }
 
 // state returns what the transaction works with, or why it can't.
@@ -100,7 +109,7 @@ func (s *txState) guard(fn func()) {
 		fn()
 		return
 	}
-	s.guarded = true
+	s.setGuarded(true)
 	defer s.unguard(debug.SetPanicOnFault(true))
 	fn()
 }
@@ -108,7 +117,7 @@ func (s *txState) guard(fn func()) {
 // unguard is deferred by guard.
 func (s *txState) unguard(old bool) {
 	debug.SetPanicOnFault(old)
-	s.guarded = false
+	s.setGuarded(false)
 	if r := recover(); r != nil {
 		err := s.faultError(r)
 		if err == nil {
@@ -142,7 +151,7 @@ func (db *DB) View(fn func(*Tx) error) (err error) {
 		return err
 	}
 	tx := &Tx{s: s, managed: true}
-	s.guarded = true
+	s.setGuarded(true)
 	defer tx.endView(debug.SetPanicOnFault(true), &err)
 	return fn(tx)
 }
@@ -213,12 +222,12 @@ func (db *DB) UpdateContext(ctx context.Context, fn func(*Tx) error) error {
 // it ends the transaction.
 func (tx *Tx) runGuarded(fn func(*Tx) error) (err error) {
 	s := tx.s
-	s.guarded = true
+	s.setGuarded(true)
 	old := debug.SetPanicOnFault(true)
 	returned := false
 	defer func() {
 		debug.SetPanicOnFault(old)
-		s.guarded = false
+		s.setGuarded(false)
 		if returned {
 			err = joinFault(err, s.err)
 			return
@@ -512,6 +521,7 @@ func (s *txState) bury(t *tree) {
 		if !c.dead && c.isBelow(t) {
 			s.save(c)
 			c.dead = true
+			c.version++
 			delete(s.byName, treeName{c.parent, string(c.name)})
 		}
 	}

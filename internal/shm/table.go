@@ -115,7 +115,7 @@ func (t *Table) load(place uint64) (c Commit, ok bool) {
 
 // Acquire takes a slot and a snapshot of the published commit. hint is where the
 // caller last had a slot: with it the common case is one compare-and-swap.
-func (t *Table) Acquire(hint int) (slot *Slot, index int, c Commit) {
+func (t *Table) Acquire(hint int) (slot *Slot, index int, c Commit, place uint64) {
 	for {
 		place := t.published.Load()
 		c, ok := t.load(place)
@@ -128,9 +128,23 @@ func (t *Table) Acquire(hint int) (slot *Slot, index int, c Commit) {
 			slot.txid.Store(c.Txid)
 		}
 		if t.published.Load() == place {
-			return slot, index, c
+			return slot, index, c, place
 		}
 	}
+}
+
+// AcquireAgain takes the slot that the caller last had, for the commit at place, which
+// it knows from before: the common case of one reader after another with no commit
+// between. ok is false where that is no longer the published one, or the slot is taken.
+func (t *Table) AcquireAgain(slot *Slot, place, txid uint64) (ok bool) {
+	if t.published.Load() != place || !slot.txid.CompareAndSwap(0, txid) {
+		return false
+	}
+	if t.published.Load() == place {
+		return true
+	}
+	slot.Release()
+	return false
 }
 
 // AcquireAt takes a slot for commit txid, which the caller keeps from being reused

@@ -18,16 +18,20 @@ func commitOf(txid uint64) Commit {
 func TestAcquireGivesThePublishedCommit(t *testing.T) {
 	tab := NewTable(commitOf(1))
 	tab.Put(1, commitOf(2))
-	slot, _, c := tab.Acquire(0)
+	slot, _, c, place := tab.Acquire(0)
 	require.Equal(t, commitOf(1), c)
 	tab.Publish(1)
-	other, index, c := tab.Acquire(0)
+	other, index, c, _ := tab.Acquire(0)
 	require.Equal(t, commitOf(2), c)
 	require.Equal(t, 1, index, "slot 0 is taken")
 	require.ElementsMatch(t, []Reader{{0, 1}, {1, 2}}, tab.Readers(nil))
+	require.False(t, tab.AcquireAgain(slot, place, 1), "a later commit is published")
 	slot.Release()
 	other.Release()
 	require.Empty(t, tab.Readers(nil))
+	require.True(t, tab.AcquireAgain(slot, 1, 2))
+	require.False(t, tab.AcquireAgain(slot, 1, 2), "the slot is taken")
+	require.Equal(t, []Reader{{0, 2}}, tab.Readers(nil))
 }
 
 func TestTableGrows(t *testing.T) {
@@ -35,7 +39,7 @@ func TestTableGrows(t *testing.T) {
 	seen := map[int]bool{}
 	var slots []*Slot
 	for range 3*blockSlots + 5 {
-		s, index, _ := tab.Acquire(0)
+		s, index, _, _ := tab.Acquire(0)
 		require.False(t, seen[index])
 		seen[index] = true
 		slots = append(slots, s)
@@ -62,12 +66,15 @@ func TestConcurrentAcquire(t *testing.T) {
 					return
 				default:
 				}
-				s, index, c := tab.Acquire(hint)
+				s, index, c, place := tab.Acquire(hint)
 				hint = index
 				if want := commitOf(c.Txid); c != want {
 					t.Errorf("got %+v, want %+v", c, want)
 				}
 				s.Release()
+				if tab.AcquireAgain(s, place, c.Txid) {
+					s.Release()
+				}
 			}
 		})
 	}
