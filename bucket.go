@@ -138,6 +138,18 @@ func quoted(key []byte) string {
 	return fmt.Sprintf("%q", key)
 }
 
+// quotedRange is a range as errors show it.
+func quotedRange(lo, hi []byte) string {
+	from, to := "the start", "the end"
+	if lo != nil {
+		from = quoted(lo)
+	}
+	if hi != nil {
+		to = quoted(hi)
+	}
+	return from + " to " + to
+}
+
 // Tx returns the transaction that the bucket belongs to.
 func (b *Bucket) Tx() *Tx { return b.tx }
 
@@ -245,7 +257,7 @@ func (b *Bucket) DeleteRange(lo, hi []byte) (uint64, error) {
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("delete range %s to %s: %w", quoted(lo), quoted(hi), err)
+		return 0, fmt.Errorf("delete range %s: %w", quotedRange(lo, hi), err)
 	}
 	return ndeleted, nil
 }
@@ -571,7 +583,8 @@ func (b *Bucket) Backward() iter.Seq2[[]byte, []byte] {
 	}
 }
 
-// Range yields the pairs with lo <= key < hi in order; nil stands for an open end.
+// Range yields the pairs and nested buckets with lo <= key < hi in order; nil stands
+// for an open end.
 func (b *Bucket) Range(lo, hi []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
 		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // iter.Pull has a goroutine of its own
@@ -588,7 +601,7 @@ func (b *Bucket) Range(lo, hi []byte) iter.Seq2[[]byte, []byte] {
 	}
 }
 
-// Prefix yields the pairs whose key begins with p in order.
+// Prefix yields the pairs and nested buckets whose key begins with p in order.
 func (b *Bucket) Prefix(p []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
 		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // iter.Pull has a goroutine of its own

@@ -27,7 +27,8 @@ import (
 //
 // Check reads every page, verifying its sum whether or not that was done before. It
 // keeps the writer waiting only while it copies the list of free pages, but the
-// snapshot that it walks is held like that of a read transaction.
+// snapshot that it walks is held like that of a read transaction. It waits for a write
+// transaction that is open, so it must not be called inside one.
 func (db *DB) Check(ctx context.Context) iter.Seq[error] {
 	return func(yield func(error) bool) {
 		c, err := db.newChecker(ctx)
@@ -82,7 +83,10 @@ func (db *DB) newChecker(ctx context.Context) (*checker, error) {
 	c.free.grow(m.npages)
 	c.reached.grow(m.npages)
 	c.copyFree(db.free)
-	c.early = db.checkFreelog(&m, &c.free)
+	c.early = append(c.early, db.checkFreelog(&m, &c.free)...)
+	for _, slot := range db.unsettled {
+		c.early = append(c.early, corrupt(pgno(slot), "the meta page is not whole: it is damaged, or a crash cut its commit short; an open for writing wipes it"))
+	}
 	return c, nil
 }
 

@@ -110,7 +110,7 @@ func (tx *Tx) commitAs(sync, async bool) (txid, error) {
 func (tx *Tx) abandonCommit() {
 	s := tx.s
 	tx.s = nil
-	s.db.poison(errors.New("a commit panicked"))
+	s.db.poison(ErrDatabaseReadOnly, errors.New("a commit panicked"))
 	s.slot.Release()
 	s.db.writeTx = nil
 	<-s.db.writer
@@ -521,7 +521,9 @@ func (c *committer) writeMeta() error {
 		// Part of it may be there. It must not be taken for a commit.
 		clear(p)
 		if zerr := db.file.Pwritev([][]byte{p}, off); zerr != nil {
-			err = db.poison(errors.Join(err, zerr))
+			err = db.poison(ErrDatabaseReadOnly, errors.Join(err, zerr))
+		} else if serr := db.fileSync(); serr != nil {
+			err = errors.Join(err, serr)
 		}
 		db.mu.Lock()
 		db.slots[slot] = 0
@@ -569,6 +571,7 @@ func (c *committer) finish(sync bool) error {
 	place := db.place
 	db.mu.Unlock()
 	db.table.Put(place, c.meta.commit())
+	db.noteSizes()
 	switch {
 	case sync || db.mustSync():
 		if err := db.syncCommit(c.meta.txid, place); err != nil {
@@ -635,17 +638,17 @@ func (db *DB) fileSync() error {
 	}
 	db.stats.syncs.Add(1)
 	if err := db.file.Sync(); err != nil {
-		return db.poison(err)
+		return db.poison(ErrSyncFailed, err)
 	}
 	return nil
 }
 
-// poison turns the store read-only because of err.
-func (db *DB) poison(err error) error {
+// poison turns the store read-only because of err; sentinel is what callers may ask for.
+func (db *DB) poison(sentinel, err error) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if db.failed == nil {
-		db.failed = fmt.Errorf("%w: the store is read-only until it is reopened: %w", ErrSyncFailed, err)
+		db.failed = fmt.Errorf("%w: nothing is written until the store is reopened: %w", sentinel, err)
 		db.log.Error("store turned read-only", "path", db.path, "err", err)
 	}
 	return db.failed

@@ -61,13 +61,15 @@ type Options struct {
 	Sync SyncMode
 	// SyncEvery is the most that SyncInterval waits before a sync; 0 stands for 1 second.
 	SyncEvery time.Duration
-	// TwoPhase syncs the pages of a commit before its meta is written, for stores
-	// whose values an attacker chooses: the page sums are no cryptographic hash.
+	// TwoPhase syncs the pages of a durable commit before its meta is written, for
+	// stores whose values an attacker chooses: the page sums are no cryptographic hash.
+	// It costs a second sync. Commits that are not synced at once are not covered.
 	TwoPhase bool
 	// MaxSize is the largest size of the file in bytes; 0 stands for no limit.
 	MaxSize int64
 	// DirtyLimit is how many bytes of dirty pages a transaction keeps in memory before
-	// it writes some early; 0 stands for 256 MiB.
+	// it writes some early; 0 stands for 256 MiB. Branch pages, leaves with nested
+	// buckets, and pages of which a slice is in use stay in memory beyond it.
 	DirtyLimit int64
 	// Verify says when the sums of pages are checked.
 	Verify VerifyMode
@@ -113,6 +115,9 @@ type DB struct {
 	place   uint64 // of newest in the reader table's ring
 	waiters []hook // OnCommit functions of commits that are not yet durable
 	failed  error  // a sync failed: nothing is written any more
+	sizes   Stats  // as of the newest commit
+
+	unsettled []int // meta slots that an open for writing would wipe
 
 	syncing  sync.Mutex // held by the one sync outside a commit
 	syncIO   sync.Mutex // held by whoever syncs the file: see fileSync
@@ -191,6 +196,9 @@ func (db *DB) setDefaults() error {
 	}
 	if o.Verify > VerifyOff {
 		return fmt.Errorf("unknown verify mode %d", o.Verify)
+	}
+	if least := int64(2 * numMetas * o.PageSize); o.MaxSize != 0 && o.MaxSize < least {
+		return fmt.Errorf("size limit of %d bytes: it must be at least %d", o.MaxSize, least)
 	}
 	if o.SyncEvery <= 0 {
 		o.SyncEvery = defaultSyncEvery
@@ -282,7 +290,12 @@ func (db *DB) load() error {
 	db.burned = r.seen
 	db.table = shm.NewTable(m.commit())
 	db.free.release([]txid{m.txid})
-	if db.opts.ReadOnly || len(r.rejected) == 0 {
+	db.noteSizes()
+	if len(r.rejected) == 0 {
+		return nil
+	}
+	if db.opts.ReadOnly {
+		db.unsettled = r.rejected
 		return nil
 	}
 	return db.settle(r.rejected)

@@ -31,7 +31,7 @@ const (
 	VerifyFirstRead VerifyMode = iota
 	// VerifyAlways checks it at every read of the page: for media that are not trusted.
 	VerifyAlways
-	// VerifyOff checks the layout of a page when it is first read, but no sums.
+	// VerifyOff checks number and layout of a page when it is first read, but no sums.
 	VerifyOff
 )
 
@@ -44,7 +44,6 @@ type pager struct {
 	npages   pgno // high-water mark: pages from here on do not exist
 	verify   VerifyMode
 	visits   int     // pages seen by the walk under way
-	touched  byte    // see touchSlots
 	w        *layers // nil in a read transaction
 }
 
@@ -97,15 +96,20 @@ func (pg *pager) verifyPage(p page, n pgno, sum uint64) error {
 // verifySum checks number and sum of a page or run of the file.
 func (pg *pager) verifySum(p page, n pgno, sum uint64) error {
 	if pg.verify == VerifyOff {
+		if p.pgno() != n {
+			return wrongNumber(p, n)
+		}
 		return nil
 	}
 	return checkSum(p, n, sum)
 }
 
+func wrongNumber(p page, n pgno) error { return corrupt(n, "it says to be page %d", p.pgno()) }
+
 // checkSum checks that p is page n with the given sum.
 func checkSum(p page, n pgno, sum uint64) error {
 	if p.pgno() != n {
-		return corrupt(n, "it says to be page %d", p.pgno())
+		return wrongNumber(p, n)
 	}
 	if p.sum() != sum {
 		return corrupt(n, "sum %016x in the page, %016x in the reference to it", p.sum(), sum)

@@ -26,7 +26,7 @@ type recovered struct {
 	base     meta
 	free     *freelist
 	slots    [numMetas]txid // which commit's meta is in which slot
-	rejected []int          // slots of metas that are newer than base and refuted
+	rejected []int          // slots of metas that are torn, or newer than base and refuted
 	seen     txid           // the largest txid in any whole meta
 }
 
@@ -41,10 +41,11 @@ func (db *DB) recover() (r recovered, err error) {
 	if err := db.askDisk(0, numMetas*maxPageSize); err != nil {
 		return r, err
 	}
-	ms, durable, err := db.readMetas()
+	ms, torn, durable, err := db.readMetas()
 	if err != nil {
 		return r, err
 	}
+	r.rejected = torn
 	var refuted error
 	for len(ms) > 0 {
 		i := newestOf(ms)
@@ -100,33 +101,36 @@ func (db *DB) askDisk(off, nbytes int64) error {
 	return db.file.DropCache(off, nbytes)
 }
 
-// readMetas reads the meta slots. It returns those that can be believed, and the
-// largest txid that any whole meta, misplaced or not, knows durable.
-func (db *DB) readMetas() (ms []candidate, durable txid, err error) {
+// readMetas reads the meta slots. It returns those that can be believed, the slots of
+// those that can't, torn by a crash or damaged, and the largest txid that any whole
+// meta, misplaced or not, knows durable.
+func (db *DB) readMetas() (ms []candidate, torn []int, durable txid, err error) {
 	psize, err := db.findPageSize()
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	var bad error
 	for slot := range numMetas {
 		p := make(page, psize)
 		if _, err := db.readAt(p, int64(slot*psize)); err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 		if isZero(p) {
 			continue
 		}
 		if !hasMagic(p) || !isWhole(p) {
 			bad = corrupt(pgno(slot), "damaged meta page")
+			torn = append(torn, slot)
 			continue
 		}
 		m, err := decodeMeta(p, slot)
 		if errors.Is(err, ErrVersionMismatch) {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 		durable = max(durable, m.durable)
 		if err != nil {
 			bad = err
+			torn = append(torn, slot)
 			continue
 		}
 		ms = append(ms, candidate{m, slot})
@@ -135,9 +139,9 @@ func (db *DB) readMetas() (ms []candidate, durable txid, err error) {
 		if bad == nil {
 			bad = corrupt(0, "all meta pages are empty")
 		}
-		return nil, 0, bad
+		return nil, nil, 0, bad
 	}
-	return ms, durable, nil
+	return ms, torn, durable, nil
 }
 
 // readAt reads into p; what lies past the end of the file is zeros, and n tells how

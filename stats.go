@@ -26,36 +26,41 @@ type Stats struct {
 	FreelogPages int    // pages that hold the list of free pages
 	Newest       uint64 // number of the newest commit
 	Durable      uint64 // number of the last commit known durable
-	Readers      int    // transactions that are open, in this process
+	Readers      int    // transactions that are open
 
 	Commits      uint64 // commits since open
 	Syncs        uint64 // syncs since open
 	PagesWritten uint64 // pages written since open
 }
 
-// Stats returns the store's sizes and counters. Of a closed DB it returns the
-// counters. It waits for a write transaction that is open.
+// Stats returns the store's sizes, as of the newest commit, and counters. It never
+// waits, and is safe for concurrent use.
 func (db *DB) Stats() Stats {
+	db.mu.Lock()
+	st := db.sizes
+	st.Durable = uint64(db.durable)
+	db.mu.Unlock()
+	st.Readers = len(db.table.Readers(nil))
+	st.Commits = db.stats.commits.Load()
+	st.Syncs = db.stats.syncs.Load()
+	st.PagesWritten = db.stats.pagesWritten.Load()
+	return st
+}
+
+// noteSizes keeps the sizes for Stats; the writer lock is held.
+func (db *DB) noteSizes() {
 	st := Stats{
 		PageSize:     db.psize,
-		Commits:      db.stats.commits.Load(),
-		Syncs:        db.stats.syncs.Load(),
-		PagesWritten: db.stats.pagesWritten.Load(),
+		FileSize:     db.nbytes,
+		Pages:        db.newest.npages,
+		FreePages:    db.free.freePages(),
+		WaitingPages: db.free.waitingPages(),
+		FreelogPages: len(db.free.chain.pages),
+		Newest:       uint64(db.newest.txid),
 	}
-	if db.takeWriter(context.Background()) != nil {
-		return st
-	}
-	defer func() { <-db.writer }()
-	db.free.release(db.pins())
-	st.FileSize = db.nbytes
-	st.Pages = db.newest.npages
-	st.FreePages = db.free.freePages()
-	st.WaitingPages = db.free.waitingPages()
-	st.FreelogPages = len(db.free.chainPages())
-	st.Newest = uint64(db.newest.txid)
-	st.Durable = uint64(db.durableTxid())
-	st.Readers = len(db.table.Readers(nil))
-	return st
+	db.mu.Lock()
+	db.sizes = st
+	db.mu.Unlock()
 }
 
 // Reader is a snapshot that a transaction is reading.
@@ -66,7 +71,7 @@ type Reader struct {
 }
 
 // Readers returns every transaction that is open. It waits for a write transaction
-// that is open.
+// that is open, so it must not be called inside one.
 func (db *DB) Readers() ([]Reader, error) {
 	if err := db.takeWriter(context.Background()); err != nil {
 		return nil, fmt.Errorf("list readers: %w", err)

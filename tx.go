@@ -327,7 +327,8 @@ func (tx *Tx) checkEnd() error {
 // at once. wait returns when they are durable, or the error that kept them from it;
 // it may be called from any goroutine, any number of times. Readers see them as the
 // sync mode has it: in SyncFull once they are durable. Without a wait they become
-// durable with the next durable commit, Sync or Close.
+// durable with the next durable commit, Sync or Close. One commit in 32 that nobody
+// waited for is synced all the same.
 func (tx *Tx) CommitAsync() (wait func() error, err error) {
 	if err := tx.checkEnd(); err != nil {
 		return nil, fmt.Errorf("commit: %w", err)

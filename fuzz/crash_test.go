@@ -268,16 +268,21 @@ func sound(db *folio.DB) error {
 func TestCrash(t *testing.T) {
 	seed := seedOf(t)
 	scratch := t.TempDir()
-	nimages := 0
-	for name, opts := range map[string]folio.Options{
-		"full":      {},
-		"two phase": {TwoPhase: true},
-		"off":       {Sync: folio.SyncOff},
-		"spilling":  {DirtyLimit: 16 << 10},
-		"off spill": {Sync: folio.SyncOff, DirtyLimit: 16 << 10, PageSize: 8192},
+	total := 0
+	for _, c := range []struct {
+		name string
+		opts folio.Options
+	}{
+		{"full", folio.Options{}},
+		{"two phase", folio.Options{TwoPhase: true}},
+		{"off", folio.Options{Sync: folio.SyncOff}},
+		{"spilling", folio.Options{DirtyLimit: 16 << 10}},
+		{"off spill", folio.Options{Sync: folio.SyncOff, DirtyLimit: 16 << 10, PageSize: 8192}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			r := &run{t: t, rnd: rand.New(rand.NewPCG(seed, uint64(len(name)))), opts: opts}
+		t.Run(c.name, func(t *testing.T) {
+			nimages := 0
+			defer func() { total += nimages }()
+			r := &run{t: t, rnd: rand.New(rand.NewPCG(seed, uint64(len(c.name)))), opts: c.opts}
 			ncommits := 40
 			if testing.Short() {
 				ncommits = 12
@@ -298,5 +303,5 @@ func TestCrash(t *testing.T) {
 			})
 		})
 	}
-	t.Logf("%d crash images", nimages)
+	t.Logf("%d crash images", total)
 }
