@@ -67,9 +67,6 @@ func (s *Surgeon) record(at place) {
 	}
 }
 
-// offsetIn returns where slice b of p begins in it.
-func offsetIn(p page, b []byte) int { return cap(p) - cap(b) }
-
 func (s *Surgeon) tree(n pgno, at upRef) {
 	s.up[n] = at
 	p := s.page(n)
