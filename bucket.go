@@ -350,14 +350,33 @@ func (b *Bucket) Bucket(name []byte) *Bucket {
 		return nil
 	}
 	s.guard(func() {
-		t, err := s.openTree(b.t, name)
-		if err == nil {
-			nested = &Bucket{b.tx, t}
-		} else if !isRefusal(err) {
+		nested, err = s.openBucket(b, name)
+		if err != nil && !isRefusal(err) {
 			s.fail(err)
 		}
 	})
 	return nested
+}
+
+// openBucket returns a handle of the bucket called name in b.
+func (s *txState) openBucket(b *Bucket, name []byte) (*Bucket, error) {
+	if s.writable {
+		t, err := s.openTree(b.t, name)
+		if err != nil {
+			return nil, err
+		}
+		return &Bucket{b.tx, t}, nil
+	}
+	rec, err := b.t.openRecord(name)
+	if err != nil {
+		return nil, err
+	}
+	both := &struct { // one allocation for the two
+		b Bucket
+		t tree
+	}{t: tree{pg: &s.pg, rec: rec}}
+	both.b = Bucket{b.tx, &both.t}
+	return &both.b, nil
 }
 
 // CreateBucket makes a nested bucket called name. Errors: ErrBucketExists,

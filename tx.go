@@ -12,6 +12,7 @@ package folio
 //   - a tree is saved to the top frame before the layer changes it first.
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -450,7 +451,7 @@ func (s *txState) save(t *tree) {
 
 // --- open buckets
 
-// openTree returns the tree of the bucket called name in parent, nil where there is none.
+// openTree returns the tree, in a write transaction, of the bucket called name in parent.
 func (s *txState) openTree(parent *tree, name []byte) (*tree, error) {
 	if t := s.byName[treeName{parent, string(name)}]; t != nil {
 		return t, nil
@@ -459,11 +460,7 @@ func (s *txState) openTree(parent *tree, name []byte) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tree{pg: &s.pg, rec: rec}
-	if !s.writable {
-		return t, nil
-	}
-	t.parent, t.name, t.layer = parent, append([]byte(nil), name...), s.w.layer()
+	t := &tree{pg: &s.pg, rec: rec, parent: parent, name: bytes.Clone(name), layer: s.w.layer()}
 	if t.layer > 0 {
 		// What it is after an undo is found out when it is used again.
 		old := *t
