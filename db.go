@@ -332,42 +332,46 @@ func (db *DB) beginRead() (*txState, error) {
 	if s == nil {
 		s = &txState{db: db}
 	}
-	s.takeSnapshot()
-	if db.closed.Load() { // Close may have missed the slot when it looked
-		db.endRead(s)
-		return nil, fmt.Errorf("begin read transaction: %w", ErrDatabaseNotOpen)
-	}
-	return s, nil
-}
-
-// takeSnapshot takes a slot in the reader table for the published commit, and makes s
-// ready to read it. Where s has read that commit before, it is ready.
-func (s *txState) takeSnapshot() {
-	db := s.db
 	s.err = nil
 	s.setGuarded(false)
-	if s.slot != nil && db.table.AcquireAgain(s.slot, s.ringPlace, uint64(s.base)) {
-		if s.maps[0] == db.fm.Load() {
-			return
-		}
-		s.slot.Release()
-	}
 	var c shm.Commit
-	s.slot, s.slotHint, c, s.ringPlace = db.table.Acquire(s.slotHint)
+	again := s.slot != nil && db.table.AcquireAgain(s.slot, s.ringPlace, uint64(s.base))
+	if !again {
+		s.slot, s.slotHint, c, s.ringPlace = db.table.Acquire(s.slotHint)
+	}
+	// Close sets closed and then looks at the slots: either it sees this one, and waits,
+	// or its mapping must not be touched here.
+	if db.closed.Load() {
+		s.slot.Release()
+		return nil, fmt.Errorf("begin read transaction: %w", ErrDatabaseNotOpen)
+	}
+	fm := db.fm.Load()
+	if again { // it has read this commit before
+		if s.maps[0] != fm {
+			s.useMap(fm)
+		}
+		return s, nil
+	}
 	s.base, s.id = txid(c.Txid), txid(c.Txid)
-	s.start(db.fm.Load(), c.NPages, rootRecord(&c))
+	s.start(fm, c.NPages, rootRecord(&c))
+	return s, nil
 }
 
 // start makes s ready to read a snapshot through fm.
 func (s *txState) start(fm *fileMap, npages uint64, root record) {
-	s.maps = append(s.maps[:0], fm)
+	s.useMap(fm)
 	s.err = nil
 	s.setGuarded(false)
 	pg := &s.pg
-	pg.data, pg.verified = fm.m.Data, fm.verified
 	pg.shift, pg.psize = s.db.shift, s.db.psize
 	pg.npages, pg.verify = pgno(npages), s.db.opts.Verify
 	s.root = tree{pg: pg, rec: root}
+}
+
+// useMap makes fm the one mapping of the transaction.
+func (s *txState) useMap(fm *fileMap) {
+	s.maps = append(s.maps[:0], fm)
+	s.pg.data, s.pg.verified = fm.m.Data, fm.verified
 }
 
 // endRead gives up a read transaction.
