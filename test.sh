@@ -64,6 +64,7 @@ full() {
 	step "a round of each fuzz target"
 	fuzz_round . 10
 	fuzz_round ./cmd/kvtool/internal/dumptext 10
+	fuzz_round ./cmd/kvtool/internal/bucketpath 5
 	step "bench module"
 	(cd bench && go vet ./... && go test ./...)
 }
