@@ -154,6 +154,7 @@ func BenchmarkCommit(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			db := benchStore(b, 100_000, &folio.Options{Sync: sync})
 			value := make([]byte, 100)
+			before := db.Stats()
 			for i := 0; b.Loop(); i++ {
 				err := db.Update(func(tx *folio.Tx) error { return tx.Put(benchKey(nil, i*7919%100_000), value) })
 				if err != nil {
@@ -161,7 +162,7 @@ func BenchmarkCommit(b *testing.B) {
 				}
 			}
 			st := db.Stats()
-			b.ReportMetric(float64(st.PagesWritten)/float64(st.Commits), "pages/commit")
+			b.ReportMetric(float64(st.PagesWritten-before.PagesWritten)/float64(st.Commits-before.Commits), "pages/commit")
 		})
 	}
 }

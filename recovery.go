@@ -46,6 +46,9 @@ func (db *DB) recover() (r recovered, err error) {
 		return r, err
 	}
 	r.rejected = torn
+	for _, slot := range torn {
+		db.log.Warn("meta page is not whole: it is damaged, or a crash cut its commit short", "path", db.path, "page", slot)
+	}
 	var refuted error
 	for len(ms) > 0 {
 		i := newestOf(ms)
@@ -67,7 +70,7 @@ func (db *DB) recover() (r recovered, err error) {
 		}
 		refuted = err
 		r.rejected = append(r.rejected, c.slot)
-		db.log.Info("commit is not whole, it is passed over", "txid", c.txid, "because", err)
+		db.log.Warn("commit is not whole, it is passed over", "path", db.path, "txid", c.txid, "because", err)
 	}
 	if r.free == nil {
 		return r, fmt.Errorf("no commit of the store is whole: %w", refuted)

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"time"
 
 	"github.com/foliokv/folio"
@@ -46,9 +47,23 @@ func (b *bucketFlag) register(cmd *cobra.Command, usage string) {
 	cmd.Flags().VarP(b, "bucket", "b", usage)
 }
 
+// warnings is a logger that says on stderr what the user should know of a store that
+// opens all the same, such as a meta page that is damaged.
+func (a *app) warnings() *slog.Logger {
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{
+		Level: slog.LevelWarn,
+		ReplaceAttr: func(_ []string, at slog.Attr) slog.Attr {
+			if at.Key == slog.TimeKey {
+				return slog.Attr{} // it is now
+			}
+			return at
+		},
+	}))
+}
+
 // options are those with which the store at path is opened.
 func (a *app) options(readOnly bool) (*folio.Options, error) {
-	o := &folio.Options{ReadOnly: readOnly, Timeout: a.timeout}
+	o := &folio.Options{ReadOnly: readOnly, Timeout: a.timeout, Logger: a.warnings()}
 	switch {
 	case a.timeout < 0:
 		return nil, usageErrorf("--timeout %v is negative", a.timeout)
