@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/foliokv/folio"
@@ -348,23 +349,27 @@ func TestContextEndsWait(t *testing.T) {
 }
 
 func TestWritersAreServedInOrder(t *testing.T) {
-	db := newDB(t, &folio.Options{Sync: folio.SyncOff})
-	tx, err := db.Begin(true)
-	require.NoError(t, err)
-	var order []int
-	var wg sync.WaitGroup
-	for i := range 8 {
-		wg.Go(func() {
-			db.Update(func(*folio.Tx) error {
-				order = append(order, i)
-				return nil
+	synctest.Test(t, func(t *testing.T) {
+		db, err := folio.Open(filepath.Join(t.TempDir(), "x"), 0o600, &folio.Options{Sync: folio.SyncOff})
+		require.NoError(t, err)
+		tx, err := db.Begin(true)
+		require.NoError(t, err)
+		var order []int
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				db.Update(func(*folio.Tx) error {
+					order = append(order, i)
+					return nil
+				})
 			})
-		})
-		time.Sleep(20 * time.Millisecond) // so that they queue one after another
-	}
-	require.NoError(t, tx.Rollback())
-	wg.Wait()
-	require.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7}, order)
+			synctest.Wait() // until it queues for the writer lock
+		}
+		require.NoError(t, tx.Rollback())
+		wg.Wait()
+		require.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7}, order)
+		require.NoError(t, db.Close())
+	})
 }
 
 func TestClose(t *testing.T) {
