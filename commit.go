@@ -44,32 +44,33 @@ type committer struct {
 	allocated []extent // all places taken, to be given back should it fail
 	singles   []extent // places for pages that are no runs
 	writes    []placement
-	raws      [][]byte // scratch of tidy
-	truncated extent   // reusable pages at the end that it gives back
+	truncated extent // reusable pages at the end that it gives back
 	meta      meta
 	freelog   freelogCommit
 }
 
 // commit makes the transaction durable as the mode has it, and ends it.
 func (tx *Tx) commit() error {
-	_, err := tx.commitAs(tx.s.db.opts.Sync == SyncFull, false)
+	_, err := tx.commitAs(false)
 	return err
 }
 
 // commitAsync commits without a sync.
 func (tx *Tx) commitAsync() (wait func() error, err error) {
 	db := tx.s.db
-	t, err := tx.commitAs(false, true)
+	t, err := tx.commitAs(true)
 	if err != nil {
 		return nil, err
 	}
 	return func() error { return db.waitDurable(t) }, nil
 }
 
-// commitAs commits with or without a sync, ends the transaction, and returns its number.
-func (tx *Tx) commitAs(sync, async bool) (txid, error) {
+// commitAs commits, with a sync if the mode has it and the commit is not async, ends
+// the transaction, and returns its number.
+func (tx *Tx) commitAs(async bool) (txid, error) {
 	s := tx.s
 	db := s.db
+	full := db.opts.Sync == SyncFull
 	returned := false
 	defer func() {
 		if !returned {
@@ -81,13 +82,12 @@ func (tx *Tx) commitAs(sync, async bool) (txid, error) {
 		s.guard(func() { s.flush() })
 	}
 	if s.err == nil {
-		if err := s.commit(sync); err != nil {
+		if err := s.commit(full && !async); err != nil {
 			s.fail(err)
 		}
 	}
 	t, err := s.id, s.err
-	atOnce := !async && db.opts.Sync != SyncFull
-	if err == nil && !atOnce {
+	if err == nil && (full || async) {
 		db.afterDurable(t, hooks)
 		hooks = nil
 	}
@@ -318,13 +318,10 @@ func (c *committer) tidy(d *dirtyPage) page {
 	if p.isTidy() {
 		return p
 	}
-	raws := c.raws[:0]
-	n := p.count()
-	for i := range n {
-		raw, _ := p.rawLeafCell(n, i)
-		raws = append(raws, raw)
+	raws, err := c.s.root.collect(p)
+	if err != nil {
+		broken("a dirty leaf is not whole: %v", err)
 	}
-	c.raws = raws
 	to := getBuffer(len(p))
 	copy(to[:headerSize], p)
 	to.buildLeaf(raws)
@@ -862,8 +859,7 @@ func (s *txState) place(n uint64) (pgno, error) {
 	}
 	s.pg.npages += pgno(n)
 	if fm := db.fm.Load(); fm != s.maps[len(s.maps)-1] {
-		s.maps = append(s.maps, fm)
-		s.pg.data, s.pg.verified = fm.m.Data, fm.verified
+		s.useMap(fm)
 	}
 	return p, nil
 }

@@ -332,8 +332,6 @@ func (db *DB) beginRead() (*txState, error) {
 	if s == nil {
 		s = &txState{db: db}
 	}
-	s.err = nil
-	s.setGuarded(false)
 	var c shm.Commit
 	again := s.slot != nil && db.table.AcquireAgain(s.slot, s.ringPlace, uint64(s.base))
 	if !again {
@@ -347,7 +345,10 @@ func (db *DB) beginRead() (*txState, error) {
 	}
 	fm := db.fm.Load()
 	if again { // it has read this commit before
+		s.err = nil
+		s.setGuarded(false)
 		if s.maps[0] != fm {
+			s.maps = s.maps[:0]
 			s.useMap(fm)
 		}
 		return s, nil
@@ -359,6 +360,7 @@ func (db *DB) beginRead() (*txState, error) {
 
 // start makes s ready to read a snapshot through fm.
 func (s *txState) start(fm *fileMap, npages uint64, root record) {
+	s.maps = s.maps[:0]
 	s.useMap(fm)
 	s.err = nil
 	s.setGuarded(false)
@@ -368,9 +370,9 @@ func (s *txState) start(fm *fileMap, npages uint64, root record) {
 	s.root = tree{pg: pg, rec: root}
 }
 
-// useMap makes fm the one mapping of the transaction.
+// useMap makes fm the mapping that is read from here on; slices of those before stay.
 func (s *txState) useMap(fm *fileMap) {
-	s.maps = append(s.maps[:0], fm)
+	s.maps = append(s.maps, fm)
 	s.pg.data, s.pg.verified = fm.m.Data, fm.verified
 }
 

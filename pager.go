@@ -59,8 +59,8 @@ func fold(sum uint64) uint32 {
 // for a tree page whose layout was validated, or the other way round.
 func foldRun(sum uint64) uint32 { return fold(sum ^ 0x9e3779b9) }
 
-// load returns tree page n, which must have the given sum. It stays valid and unchanged until the
-// transaction ends.
+// load returns tree page n, which must have the given sum. It stays valid and unchanged
+// until the transaction ends.
 func (pg *pager) load(n pgno, sum uint64) (page, error) {
 	if n >= pg.npages || n < numMetas {
 		return pg.loadElsewhere(n)
