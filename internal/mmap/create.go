@@ -50,12 +50,22 @@ func create(path string, mode os.FileMode, content []byte) error {
 
 // Publish puts the file temp, which is synced, at path in the same directory, where
 // nothing may be (else an error that is fs.ErrExist), and syncs the directory. Nothing
-// is left at temp.
+// is left at temp. The hook registered for path sees both steps.
 func Publish(temp, path string) error {
-	if err := publish(temp, path); err != nil {
-		return err
+	err := hooked(path, OpPublish, func() error { return publish(temp, path) })
+	if err != nil {
+		// Where a hook failed the step before it was done.
+		return errors.Join(err, removeTemp(temp))
 	}
-	return syncDir(filepath.Dir(path))
+	return hooked(path, OpSyncDir, func() error { return syncDir(filepath.Dir(path)) })
+}
+
+// hooked runs a step that is no File's, past the hook registered for path if there is one.
+func hooked(path string, kind OpKind, run func() error) error {
+	if h := hookFor(path); h != nil {
+		return h.Do(Op{Kind: kind}, run)
+	}
+	return run()
 }
 
 // writeNew writes and syncs the new file temp, and removes it if that fails.
@@ -85,7 +95,7 @@ func writeNew(temp, path string, mode os.FileMode, content []byte) error {
 	return nil
 }
 
-// publish puts temp at path, where nothing may be, and leaves no temp.
+// publish puts temp at path, where nothing may be. Where that fails, temp stays.
 func publish(temp, path string) error {
 	// The bare call: os.Link's error would name the other file.
 	err := retry(func() error { return unix.Link(temp, path) })
@@ -102,7 +112,7 @@ func publish(temp, path string) error {
 			err = renameErr
 		}
 	}
-	return errors.Join(err, removeTemp(temp))
+	return err
 }
 
 // hasNoLinks reports whether a failed link(2) may mean that the file system
@@ -113,8 +123,13 @@ func hasNoLinks(err error) bool {
 		errors.Is(err, unix.EMLINK)
 }
 
+// removeTemp removes a temporary file, which may be gone.
 func removeTemp(temp string) error {
-	return retry(func() error { return unix.Unlink(temp) })
+	err := retry(func() error { return unix.Unlink(temp) })
+	if err == unix.ENOENT {
+		return nil
+	}
+	return err
 }
 
 // syncDir makes the names in a directory durable.

@@ -23,9 +23,11 @@ const (
 	OpSync                    // Sync, Create's sync, and SyncRange where it syncs all
 	OpSyncRange               // SyncRange
 	OpMap                     // Map
+	OpPublish                 // a new file, whole, gets its name: Create and Publish
+	OpSyncDir                 // the sync of the directory that makes the name durable
 )
 
-var opNames = [...]string{"read", "write", "truncate", "allocate", "sync", "syncrange", "map"}
+var opNames = [...]string{"read", "write", "truncate", "allocate", "sync", "syncrange", "map", "publish", "syncdir"}
 
 // String returns the operation's name, in lower case.
 func (k OpKind) String() string {

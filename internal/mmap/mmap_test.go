@@ -388,7 +388,7 @@ func TestCreateNeverReplaces(t *testing.T) {
 	// What came to the path after the first look stays too.
 	temp := filepath.Join(dir, "temp")
 	require.NoError(t, os.WriteFile(temp, []byte("second"), 0o600))
-	require.ErrorIs(t, publish(temp, path), fs.ErrExist)
+	require.ErrorIs(t, Publish(temp, path), fs.ErrExist)
 
 	got, err := os.ReadFile(path)
 	require.NoError(t, err)
