@@ -163,14 +163,20 @@ func (c *committer) write(sync bool) error {
 	if err := c.planFreelog(); err != nil {
 		return err
 	}
+	return c.writeOut(sync)
+}
+
+// writeOut grows the file, writes the pages, and then the meta that makes them a commit.
+func (c *committer) writeOut(sync bool) error {
+	db := c.db
 	if err := db.growFile(c.hwm); err != nil {
 		return err
 	}
-	db.burned = max(db.burned, s.id)
+	db.burned = max(db.burned, c.s.id)
 	if err := c.writePages(); err != nil {
 		return err
 	}
-	if sync && db.opts.TwoPhase {
+	if sync && db.opts.TwoPhase && len(c.writes) > 0 {
 		if err := db.fileSync(); err != nil {
 			return err
 		}
@@ -805,16 +811,9 @@ func (db *DB) commitEmpty() error {
 	c := &committer{s: s, db: db, hwm: s.pg.npages}
 	c.meta = db.newest
 	c.meta.txid, c.meta.clean, c.meta.durable = s.id, true, db.newest.txid
-	db.burned = max(db.burned, s.id)
 	err := c.planFreelog()
 	if err == nil {
-		err = db.growFile(c.hwm)
-	}
-	if err == nil {
-		err = c.writePages()
-	}
-	if err == nil {
-		err = c.writeMeta()
+		err = c.writeOut(true)
 	}
 	if err != nil {
 		c.undo()

@@ -1,307 +1,474 @@
 package fuzz
 
-// crash_test.go runs random transactions against a recorded store, makes images of
-// what the disk could hold after a crash at every point of the record, and opens each:
-// it must show the state after some commit, never older than the last acknowledged as
-// durable, be sound, and take new commits.
+// crash_test.go makes images of what the disk could hold after a crash at every point
+// of a recorded run, and opens each: it must show the state after some commit, never
+// older than the last acknowledged as durable, be sound, and take new commits. The
+// recovery, and the commits after it, are recorded too and crashed in the same way.
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/foliokv/folio"
 	"github.com/foliokv/folio/internal/mmap"
+	"pgregory.net/rapid"
 )
 
-// seedOf returns the seed of a test: FOLIO_SEED, or the time.
-func seedOf(t *testing.T) uint64 {
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("FOLIO_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatalf("FOLIO_SEED: %v", err)
-		}
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("repeat with: FOLIO_SEED=%d go test ./fuzz -run '^%s$'", seed, t.Name())
-		}
-	})
-	return seed
+// crasher opens crash images of one run and counts them.
+type crasher struct {
+	path    string
+	opts    folio.Options
+	rnd     *rand.Rand
+	nimages int               // distinct images opened
+	known   map[uint64]digest // what each of them shows
+	after   script            // what is done on a recovered store, to be crashed again
+	limit   int               // of images
+	refuted *refutedCounter
 }
 
-// run is a recorded run of random transactions.
-type run struct {
-	t      *testing.T
-	rnd    *rand.Rand
-	opts   folio.Options
-	rec    *recorder
-	db     *folio.DB
-	states []string // what a digest of the store is after commit i
-	begun  int
-	acked  int
+// refutedCounter counts the whole metas that recoveries pass over, from the log.
+type refutedCounter struct {
+	slog.Handler
+	n int
 }
 
-// digest is a fingerprint of all that a transaction sees.
-func digest(b *folio.Bucket) string {
-	h := fnv.New128a()
-	var add func(b *folio.Bucket)
-	add = func(b *folio.Bucket) {
-		fmt.Fprintf(h, "{%d ", b.Sequence())
-		for k, v := range b.All() {
-			fmt.Fprintf(h, "%d:%s%d:%s", len(k), k, len(v), v)
-			if v == nil {
-				add(b.Bucket(k))
-			}
-		}
-		h.Write([]byte("}"))
+func (h *refutedCounter) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h *refutedCounter) Handle(_ context.Context, rec slog.Record) error {
+	if strings.Contains(rec.Message, "passed over") {
+		h.n++
 	}
-	add(b)
-	return fmt.Sprintf("%x", h.Sum(nil))
+	return nil
 }
 
-func (r *run) fatal(err error, what string) {
-	if err != nil {
-		r.t.Helper()
-		r.t.Fatalf("%s: %v", what, err)
-	}
+// violation is a promise that was broken, with the image that shows it.
+type violation struct {
+	image []byte
+	err   error
 }
 
-// change does a few random writes.
-func (r *run) change(tx *folio.Tx) {
-	b, err := tx.CreateBucketIfNotExists(fmt.Appendf(nil, "bucket %d", r.rnd.IntN(3)))
-	r.fatal(err, "bucket")
-	if r.rnd.IntN(3) == 0 {
-		b = tx.Root()
-	}
-	switch r.rnd.IntN(8) {
-	case 0, 1, 2:
-		for range 1 + r.rnd.IntN(3) {
-			r.fatal(b.Put(fmt.Appendf(nil, "k%03d", r.rnd.IntN(300)), make([]byte, r.rnd.IntN(300))), "put")
-		}
-	case 3:
-		for range r.rnd.IntN(200) {
-			r.fatal(b.Put(fmt.Appendf(nil, "k%03d", r.rnd.IntN(300)), fmt.Append(nil, r.rnd.Uint64())), "put")
-		}
-	case 4:
-		r.fatal(b.Put(fmt.Appendf(nil, "large%d", r.rnd.IntN(4)), make([]byte, r.rnd.IntN(20_000))), "put")
-	case 5:
-		if b != tx.Root() {
-			_, err := b.DeleteRange(fmt.Appendf(nil, "k%03d", r.rnd.IntN(300)), nil)
-			r.fatal(err, "delete range")
-		}
-	case 6:
-		tx.Nested(func(tx *folio.Tx) error { r.change(tx); return errors.New("undo") })
-		_, err := b.NextSequence()
-		r.fatal(err, "sequence")
-	case 7:
-		if r.rnd.IntN(3) == 0 {
-			if err := tx.DeleteBucket([]byte("bucket 1")); err != nil && !errors.Is(err, folio.ErrBucketNotFound) {
-				r.fatal(err, "delete bucket")
-			}
+func (v *violation) Error() string { return v.err.Error() }
+func (v *violation) Unwrap() error { return v.err }
+
+// explore makes the images of a record and verifies each. depth is how many times the
+// recoveries may be crashed again.
+func (c *crasher) explore(initial []byte, events []event, states []commitState, s sampler, depth int) (err error) {
+	var buf []byte
+	points(initial, events, func(kind pointKind, p *crashPoint) {
+		if err != nil || c.limit > 0 && c.nimages >= c.limit {
 			return
 		}
-		r.change(tx)
-	}
-}
-
-// commit runs one transaction and notes what is known of it, before and after.
-func (r *run) commit() {
-	tx, err := r.db.Begin(true)
-	r.fatal(err, "begin")
-	r.change(tx)
-	if r.rnd.IntN(8) == 0 {
-		r.fatal(tx.Rollback(), "rollback")
-		return
-	}
-	r.begun++
-	r.states = append(r.states, digest(tx.Root()))
-	r.rec.mark(r.begun, 0)
-	durable := r.opts.Sync == folio.SyncFull
-	if r.rnd.IntN(4) == 0 {
-		wait, err := tx.CommitAsync()
-		r.fatal(err, "commit")
-		if durable = r.rnd.IntN(2) == 0; durable {
-			r.fatal(wait(), "wait")
-		}
-	} else {
-		r.fatal(tx.Commit(), "commit")
-	}
-	if !durable && r.rnd.IntN(4) == 0 {
-		r.fatal(r.db.Sync(), "sync")
-		durable = true
-	}
-	if durable {
-		r.acked = r.begun
-		r.rec.mark(r.begun, r.acked)
-	}
-}
-
-// record runs ncommits transactions, some after a reopen, and returns the store's
-// bytes before the first.
-func (r *run) record(ncommits int) (initial []byte) {
-	path := filepath.Join(r.t.TempDir(), "recorded")
-	db, err := folio.Open(path, 0o600, &r.opts)
-	r.fatal(err, "create")
-	r.fatal(db.View(func(tx *folio.Tx) error { r.states = []string{digest(tx.Root())}; return nil }), "view")
-	r.fatal(db.Close(), "close")
-	initial, err = os.ReadFile(path)
-	r.fatal(err, "read")
-	r.rec = &recorder{size: int64(len(initial))}
-	defer mmap.Intercept(path, r.rec)()
-	r.db, err = folio.Open(path, 0o600, &r.opts)
-	r.fatal(err, "open")
-	for range ncommits {
-		r.commit()
-		if r.rnd.IntN(15) == 0 {
-			r.fatal(r.db.Close(), "close")
-			r.acked = r.begun
-			r.rec.mark(r.begun, r.acked)
-			r.db, err = folio.Open(path, 0o600, &r.opts)
-			r.fatal(err, "open")
-		}
-	}
-	r.fatal(r.db.Close(), "close")
-	return initial
-}
-
-// verify opens an image and checks that it is what a crash may leave. Where twice is
-// set, it records the recovery and its first commit too, and crashes those.
-func (r *run) verify(path string, img []byte, begun, acked int, twice bool) (err error) {
-	if err := os.WriteFile(path, img, 0o600); err != nil {
-		return err
-	}
-	rec := &recorder{size: int64(len(img))}
-	if twice {
-		defer mmap.Intercept(path, rec)()
-	}
-	db, err := folio.Open(path, 0o600, &r.opts)
-	if err != nil {
-		return fmt.Errorf("open: %w", err)
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	var state string
-	if err := db.View(func(tx *folio.Tx) error { state = digest(tx.Root()); return nil }); err != nil {
-		return err
-	}
-	at := -1
-	for i := acked; i <= begun && at < 0; i++ {
-		if r.states[i] == state {
-			at = i
-		}
-	}
-	if at < 0 {
-		for i, s := range r.states {
-			if s == state {
-				return fmt.Errorf("state of commit %d; %d was durable, %d begun", i, acked, begun)
+		s.choices(kind, p, func(ch choice) bool {
+			buf = p.image(ch, buf)
+			if verr := c.verify(buf, p, states, depth); verr != nil {
+				err = &violation{image: append([]byte(nil), buf...), err: fmt.Errorf("crash after event %d of %d, %d units pending, kept %x, %d of %d changes of size: %w",
+					p.index, len(events), len(p.pending), ch.kept, ch.nsizes, p.sizes(), verr)}
 			}
-		}
-		return errors.New("a state that never was")
-	}
-	if err := sound(db); err != nil {
-		return err
-	}
-	if err := db.Update(func(tx *folio.Tx) error { return tx.Put([]byte("after"), []byte("the crash")) }); err != nil {
-		return fmt.Errorf("commit after recovery: %w", err)
-	}
-	if err := sound(db); err != nil {
-		return err
-	}
-	if !twice {
-		return nil
-	}
-	return r.crashAgain(path+".again", img, rec.events, state)
-}
-
-// crashAgain crashes a recovery: the same state must come out, or that of the commit after it.
-func (r *run) crashAgain(path string, img []byte, events []event, state string) (err error) {
-	sub := &run{t: r.t, rnd: r.rnd, opts: r.opts, states: []string{state}}
-	points(img, events, func(_ int, p *crashPoint) {
-		p.images(r.rnd, 2, func(img []byte) {
-			if err == nil {
-				err = sub.verifyRecovered(path, img)
-			}
+			return err == nil
 		})
 	})
 	return err
 }
 
-func (r *run) verifyRecovered(path string, img []byte) error {
+// verify checks an image; one that was seen before is not opened again.
+func (c *crasher) verify(img []byte, p *crashPoint, states []commitState, depth int) error {
+	key := xxhash.Sum64(img)
+	d, seen := c.known[key]
+	if seen {
+		_, err := p.match(d, states)
+		return err
+	}
+	c.nimages++
+	again := depth > 0 && c.nimages%15 == 0
+	path := c.path + fmt.Sprint(depth)
 	if err := os.WriteFile(path, img, 0o600); err != nil {
 		return err
 	}
-	db, err := folio.Open(path, 0o600, &r.opts)
-	if err != nil {
-		return fmt.Errorf("open after a second crash: %w", err)
+	if again {
+		return c.verifyAgain(path, img, p, states, depth)
 	}
-	defer db.Close()
-	if err := db.Update(func(tx *folio.Tx) error { return tx.Delete([]byte("after")) }); err != nil {
+	d, err := c.openOnce(path)
+	if err != nil {
 		return err
 	}
-	return db.View(func(tx *folio.Tx) error {
-		if digest(tx.Root()) != r.states[0] {
-			return errors.New("another state after a second crash")
-		}
-		return sound(db)
-	})
+	c.known[key] = d
+	_, err = p.match(d, states)
+	return err
 }
 
-func sound(db *folio.DB) error {
-	var errs []error
-	for err := range db.Check(context.Background()) {
-		errs = append(errs, err)
+// match returns which commit a digest is the state of, if a crash at p may leave it.
+func (p *crashPoint) match(d digest, states []commitState) (int, error) {
+	for i := p.begun; i >= p.acked; i-- {
+		if states[i].digest == d && !p.failed[i] {
+			return i, nil
+		}
 	}
-	if len(errs) > 0 {
-		return fmt.Errorf("check: %w", errors.Join(errs...))
+	for i := range states {
+		if states[i].digest == d {
+			return 0, fmt.Errorf("the store shows commit %d; %d was durable, %d begun, failed %v", i, p.acked, p.begun, p.failed)
+		}
+	}
+	return 0, errors.New("the store shows a state that never was")
+}
+
+// openOnce opens a crash image, checks it, commits, and checks again.
+func (c *crasher) openOnce(path string) (d digest, err error) {
+	opts := c.opts
+	if c.refuted != nil {
+		opts.Logger = slog.New(c.refuted)
+	}
+	db, err := folio.Open(path, 0o600, &opts)
+	if err != nil {
+		return 0, fmt.Errorf("open: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if d, err = digestNow(db); err != nil {
+		return 0, err
+	}
+	if err := sound(db); err != nil {
+		return 0, err
+	}
+	return d, c.commitAfter(db)
+}
+
+// commitAfter does the first commit after a recovery; a store that is full may refuse.
+func (c *crasher) commitAfter(db *folio.DB) error {
+	err := db.Update(func(tx *folio.Tx) error { return tx.Put([]byte("after"), []byte("the crash")) })
+	if errors.Is(err, folio.ErrMaxSize) && c.opts.MaxSize > 0 {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("commit after recovery: %w", err)
+	}
+	if err := sound(db); err != nil {
+		return fmt.Errorf("after a commit: %w", err)
 	}
 	return nil
 }
 
-func TestCrash(t *testing.T) {
-	seed := seedOf(t)
-	scratch := t.TempDir()
-	total := 0
-	for _, c := range []struct {
-		name string
-		opts folio.Options
-	}{
-		{"full", folio.Options{}},
-		{"two phase", folio.Options{TwoPhase: true}},
-		{"off", folio.Options{Sync: folio.SyncOff}},
-		{"spilling", folio.Options{DirtyLimit: 16 << 10}},
-		{"off spill", folio.Options{Sync: folio.SyncOff, DirtyLimit: 16 << 10, PageSize: 8192}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			nimages := 0
-			defer func() { total += nimages }()
-			r := &run{t: t, rnd: rand.New(rand.NewPCG(seed, uint64(len(c.name)))), opts: c.opts}
-			ncommits := 40
-			if testing.Short() {
-				ncommits = 12
+// verifyAgain opens an image under the hook, first for reading only, goes on with a
+// few steps, and crashes all of that.
+func (c *crasher) verifyAgain(path string, img []byte, p *crashPoint, states []commitState, depth int) error {
+	readOnly := c.opts
+	readOnly.ReadOnly = true
+	db, err := folio.Open(path, 0, &readOnly)
+	if err != nil {
+		return fmt.Errorf("open for reading only: %w", err)
+	}
+	d, err := digestNow(db)
+	if err := errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	at, err := p.match(d, states)
+	if err != nil {
+		return fmt.Errorf("opened for reading only: %w", err)
+	}
+	r := newRunner(path, c.opts, origin{img, states[at]})
+	r.scribe.version = 1 << 20
+	r.tolerates = tolerateFull(c.opts)
+	if err := r.record(c.after); err != nil {
+		return fmt.Errorf("after recovery: %w", err)
+	}
+	few := sampler{rnd: c.rnd, psize: r.psize(), maxAll: 4, nrandom: 2, sparse: true}
+	if err := c.explore(img, r.rec.events, r.states, few, depth-1); err != nil {
+		return fmt.Errorf("a second crash: %w", err)
+	}
+	return nil
+}
+
+func tolerateFull(opts folio.Options) func(error) bool {
+	if opts.MaxSize == 0 {
+		return nil
+	}
+	return func(err error) bool { return errors.Is(err, folio.ErrMaxSize) }
+}
+
+// --- the test
+
+// crashCase is one way of using a store.
+type crashCase struct {
+	name    string
+	opts    folio.Options
+	profile profile
+	depth   int // how often a recovery is crashed again
+	// begin draws what was done before the record begins, and how the record does.
+	begin func(t *rapid.T, o *origins) (prologue, first script)
+}
+
+// afterRecovery says what is done on a recovered store before it is crashed again.
+func (c *crashCase) afterRecovery() *profile {
+	steps := []stepKind{stepCommit, stepCommit, stepSync, stepAsync}
+	if c.opts.TwoPhase {
+		steps = phaseSteps
+	}
+	return &profile{3, everyOp, steps, smallSizes, []int{1, 4}}
+}
+
+var (
+	fullSteps  = []stepKind{stepCommit, stepCommit, stepCommit, stepRollback, stepAsync, stepAsyncWait, stepTick, stepSync, stepReopen, stepKill, stepReader}
+	lazySteps  = []stepKind{stepCommit, stepCommit, stepCommit, stepCommit, stepRollback, stepAsync, stepAsyncWait, stepTick, stepTick, stepSync, stepReopen, stepKill, stepKill, stepReader}
+	phaseSteps = []stepKind{stepCommit, stepCommit, stepCommit, stepRollback, stepReopen, stepKill, stepReader}
+	fewKeys    = []int{1, 1, 2, 5, 30}
+)
+
+var crashCases = []crashCase{
+	{name: "full", profile: profile{10, everyOp, fullSteps, mixedSizes, fewKeys}, depth: 2},
+	{name: "two phase", opts: folio.Options{TwoPhase: true}, profile: profile{8, everyOp, phaseSteps, mixedSizes, fewKeys}, depth: 1},
+	{name: "off", opts: folio.Options{Sync: folio.SyncOff}, profile: profile{10, everyOp, lazySteps, smallSizes, fewKeys}, depth: 2},
+	// SyncInterval's own syncs come as stepTick, so that a script says when.
+	{name: "interval", opts: folio.Options{Sync: folio.SyncInterval, SyncEvery: time.Hour}, profile: profile{10, everyOp, lazySteps, smallSizes, fewKeys}, depth: 1},
+	{name: "spilling", opts: folio.Options{DirtyLimit: 16 << 10}, profile: profile{6, everyOp, fullSteps, mixedSizes, []int{1, 5, 100}}, depth: 1},
+	{name: "spilling, off, large pages", opts: folio.Options{Sync: folio.SyncOff, DirtyLimit: 32 << 10, PageSize: 8192}, profile: profile{6, everyOp, lazySteps, mixedSizes, []int{1, 5, 100}}, depth: 1},
+	{name: "freelog", profile: profile{12, []opKind{opPut, opPut, opDelete}, fullSteps, smallSizes, []int{1, 2}}, begin: aboutToSeal, depth: 1},
+	{name: "freelog, off", opts: folio.Options{Sync: folio.SyncOff}, profile: profile{12, []opKind{opPut, opPut, opDelete}, lazySteps, smallSizes, []int{1, 2}}, begin: aboutToSeal, depth: 1},
+	{name: "shrinking", profile: profile{6, []opKind{opPut, opDeleteRange, opDeleteBucket}, fullSteps, smallSizes, fewKeys}, begin: growAndEmpty, depth: 1},
+	{name: "almost full", opts: folio.Options{MaxSize: 160 << 10}, profile: profile{10, everyOp, fullSteps, mixedSizes, []int{1, 5, 100}}, depth: 1},
+}
+
+// manyCommits makes a store of many scattered free pages.
+func manyCommits() script {
+	s := script{{kind: stepCommit, ops: []op{{kind: opPut, n: numKeys, step: 1, nbytes: 300}}}}
+	for i := range 400 {
+		s = append(s, step{kind: stepCommit, ops: []op{{kind: opPut, key: i * 7919 % numKeys, n: 1 + i%9, step: 53, nbytes: 100 + i%7*50}}})
+		if i%20 == 19 {
+			s = append(s, step{kind: stepSync})
+		}
+	}
+	return s
+}
+
+// aboutToSeal begins shortly before one of manyCommits' steps that write freelog pages.
+func aboutToSeal(t *rapid.T, o *origins) (prologue, first script) {
+	s := manyCommits()
+	at := rapid.SampledFrom(o.sealing(t, s)).Draw(t, "sealing step")
+	from := max(at-rapid.IntRange(0, 2).Draw(t, "steps before"), 0)
+	return s[:from], s[from : at+1]
+}
+
+// growAndEmpty makes a store most of which is free, so that its end is given back.
+func growAndEmpty(t *rapid.T, _ *origins) (prologue, first script) {
+	n := rapid.SampledFrom([]int{150, 300, 380}).Draw(t, "keys before")
+	return script{
+		{kind: stepCommit, ops: []op{{kind: opPut, n: 20, step: 1, nbytes: 100}}},
+		{kind: stepCommit, ops: []op{{kind: opPut, bucket: 1, n: n, step: 1, nbytes: 1900}}},
+		{kind: stepCommit, ops: []op{{kind: opDeleteBucket, bucket: 1}}},
+	}, nil
+}
+
+// origins makes the stores that a case's records begin with, each once.
+type origins struct {
+	path  string
+	opts  folio.Options
+	made  map[string]origin
+	seals []int
+}
+
+func (o *origins) after(prologue script) (origin, error) {
+	if len(prologue) == 0 { // created in a moment, with another UUID each time
+		return makeOrigin(o.path, o.opts, nil)
+	}
+	key := prologue.String()
+	if got, ok := o.made[key]; ok {
+		return got, nil
+	}
+	got, err := makeOrigin(o.path, o.opts, prologue)
+	o.made[key] = got
+	return got, err
+}
+
+// sealing returns the steps of s that write a freelog page.
+func (o *origins) sealing(t *rapid.T, s script) []int {
+	if o.seals != nil {
+		return o.seals
+	}
+	r := newRunner(o.path, o.opts, origin{state: emptyState()})
+	r.opts.Sync = folio.SyncOff
+	defer mmap.Intercept(r.path, r.rec)()
+	defer os.Remove(r.path)
+	if err := r.open(); err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	defer r.abandon()
+	counted := coverage{n: map[string]int{}}
+	for i, st := range s {
+		before := counted.n["freelog pages"]
+		r.rec.events = nil
+		if err := r.step(st); err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+		counted.add(r.rec.events, 0, r.psize())
+		if counted.n["freelog pages"] > before {
+			o.seals = append(o.seals, i)
+		}
+	}
+	return o.seals
+}
+
+// coverage counts what the crash images of a round had pending.
+type coverage struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+// add counts the events of a record on a file that had size bytes.
+func (c *coverage) add(events []event, size int64, psize int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range events {
+		switch e.kind {
+		case evSize:
+			if e.size < size {
+				c.n["truncations"]++
+			} else {
+				c.n["growths"]++
 			}
-			initial := r.record(ncommits)
-			points(initial, r.rec.events, func(index int, p *crashPoint) {
-				p.images(r.rnd, 3, func(img []byte) {
-					nimages++
-					if t.Failed() {
-						return
-					}
-					if err := r.verify(filepath.Join(scratch, "image"), img, p.begun, p.acked, nimages%20 == 0); err != nil {
-						keep := filepath.Join(os.TempDir(), fmt.Sprintf("folio-crash-%d.folio", seed))
-						os.WriteFile(keep, img, 0o600)
-						t.Errorf("seed %d, crash after event %d of %d (kept as %s): %v", seed, index, len(r.rec.events), keep, err)
-					}
-				})
+			size = e.size
+		case evSyncEnd:
+			c.n["syncs"]++
+		case evWrite:
+			c.addWrite(e, psize)
+		}
+	}
+}
+
+// Of a page's header, as docs/format.md has it.
+const (
+	offKind     = 32
+	kindFreelog = 5
+	kindRun     = 4
+)
+
+func (c *coverage) addWrite(e event, psize int) {
+	c.n["writes"]++
+	for at := 0; at+psize <= len(e.data); at += psize {
+		switch {
+		case e.off+int64(at) < int64(numMetas*psize):
+			c.n["metas"]++
+		case e.data[at+offKind] == kindFreelog:
+			c.n["freelog pages"]++
+		case e.data[at+offKind] == kindRun:
+			c.n["runs"]++
+		}
+	}
+}
+
+// crashRound is what all cases share.
+type crashRound struct {
+	coverage coverage
+	mu       sync.Mutex
+	nimages  int
+}
+
+// TestCrash opens as many distinct crash images as FOLIO_IMAGES says. rapid draws the
+// scripts, shrinks one that fails, prints it and keeps it in a file that repeats it.
+func TestCrash(t *testing.T) {
+	budget := 6000
+	if testing.Short() {
+		budget = 1500
+	}
+	budget = intEnv(t, "FOLIO_IMAGES", budget)
+	round := &crashRound{coverage: coverage{n: map[string]int{}}}
+	t.Run("cases", func(t *testing.T) {
+		for _, c := range crashCases {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				round.runCase(t, c, budget/len(crashCases))
 			})
+		}
+	})
+	t.Logf("%d distinct crash images opened; the runs had %v", round.nimages, round.coverage.n)
+	for _, what := range []string{"truncations", "growths", "syncs", "metas", "freelog pages", "runs"} {
+		if round.coverage.n[what] == 0 && !testing.Short() {
+			t.Errorf("no run had %s", what)
+		}
+	}
+}
+
+// runCase runs scripts until the budget of images is spent. A script that fails is run
+// again and again while rapid shrinks it, whatever the budget.
+func (round *crashRound) runCase(t *testing.T, c crashCase, budget int) {
+	dir := scratchDir(t)
+	o := &origins{path: filepath.Join(dir, "origin"), opts: c.opts, made: map[string]origin{}}
+	perScript := max(budget/4, 200)
+	nimages, failing := 0, false
+	for nimages < budget && !t.Failed() {
+		rapid.Check(t, func(rt *rapid.T) {
+			if nimages >= budget && !failing {
+				return
+			}
+			n, err := round.runScript(rt, c, o, filepath.Join(dir, "store"), perScript)
+			nimages += n
+			if err != nil {
+				failing = true
+				rt.Fatalf("%v", err)
+			}
 		})
 	}
-	t.Logf("%d crash images", total)
+	round.mu.Lock()
+	defer round.mu.Unlock()
+	round.nimages += nimages
+}
+
+// runScript draws a script, runs it, and crashes it everywhere.
+func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path string, limit int) (nimages int, err error) {
+	var prologue, first script
+	if c.begin != nil {
+		prologue, first = c.begin(rt, o)
+	}
+	s := append(first, c.profile.script().Draw(rt, "script")...)
+	cr := &crasher{
+		path: path + ".image", opts: c.opts, known: map[uint64]digest{}, limit: limit,
+		rnd:   rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "images"), 0)),
+		after: c.afterRecovery().script().Draw(rt, "after recovery"),
+	}
+	from, err := o.after(prologue)
+	if err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(path, from.image, 0o600); err != nil {
+		return 0, err
+	}
+	defer os.Remove(path)
+	r := newRunner(path, c.opts, from)
+	r.tolerates = tolerateFull(c.opts)
+	if err := r.record(s); err != nil {
+		r.abandon()
+		return 0, err
+	}
+	round.coverage.add(r.rec.events, int64(len(from.image)), r.psize())
+	if c.opts.TwoPhase {
+		cr.refuted = &refutedCounter{Handler: slog.DiscardHandler}
+	}
+	err = cr.explore(from.image, r.rec.events, r.states, sampler{rnd: cr.rnd, psize: r.psize(), maxAll: 10, nrandom: 10}, c.depth)
+	if err == nil && cr.refuted != nil && cr.refuted.n > 0 {
+		err = fmt.Errorf("%d metas were on the disk before the pages of their commits", cr.refuted.n)
+	}
+	if v := (*violation)(nil); errors.As(err, &v) {
+		keep := filepath.Join(os.TempDir(), "folio-crash-image.folio")
+		os.WriteFile(keep, v.image, 0o600)
+		err = fmt.Errorf("%w (the image is kept as %s)", err, keep)
+	}
+	return cr.nimages, err
+}
+
+// abandon closes what a run that failed left open, as best it can.
+func (r *runner) abandon() {
+	if r.reader != nil {
+		r.reader.Rollback()
+	}
+	if r.db != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		r.db.CloseContext(ctx)
+	}
 }

@@ -1,180 +1,206 @@
-// Package fuzz holds the tests that try to break a store: crashes at every instant,
-// with any part of what was not synced on the disk.
 package fuzz
 
-// record.go records what a run does to its data file, and makes from the record what
-// a disk could hold after a crash.
-//
-// The model of the disk: a sync makes everything before it durable. Of what was
-// written since the last one, any set of 512-byte sectors may be there, in any order,
-// and the file may have any of the sizes that it had since.
+// record.go is the hook that records what a run does to its data file, and that fails,
+// holds or swallows operations where a test asks for it.
 
 import (
-	"math/rand/v2"
+	"errors"
+	"os"
 	"slices"
 	"sync"
 
 	"github.com/foliokv/folio/internal/mmap"
 )
 
-const sectorSize = 512
+// eventKind says what an event is.
+type eventKind uint8
 
-// event is one entry of a record: an operation on the file, or a mark.
+const (
+	evWrite      eventKind = iota // data came to the page cache at off
+	evSize                        // the file became size bytes long
+	evSyncBegin                   // sync number id begins: what was written by now is covered
+	evSyncEnd                     // it is done: what it covers is durable
+	evSyncFailed                  // it failed: the kernel forgets what it covers, written or not
+	evPublish                     // the file got its name
+	evSyncDir                     // the name is durable
+	evMark                        // not an operation: the run says what it knows
+)
+
+// event is one entry of a record.
 type event struct {
-	kind mmap.OpKind
-	off  int64 // of a write; the new size for a truncate or an allocation
+	kind eventKind
+	off  int64
 	data []byte
+	size int64
+	id   int // of a sync
 
-	isMark bool // not an operation: the run says what it knows
-	begun  int  // commits begun so far
-	acked  int  // the newest commit acknowledged as durable
+	// Of a mark: commits begun so far, the newest acknowledged as durable, and one
+	// that has failed, which nobody may see from here on (0: none).
+	begun, acked, failed int
 }
 
-// recorder is a hook that records all that changes the file.
+// errKilled is what a killed process gets from the operations that it never did.
+var errKilled = errors.New("killed")
+
+// fault is what a test wants an operation to suffer; the zero value is nothing.
+type fault struct {
+	err  error
+	part float64 // of a write: how much of it is done before it fails
+}
+
+// recorder is a hook on one file.
 type recorder struct {
+	path string
+	fail func(nth int, op mmap.Op) fault // called for every operation, counted from 0
+
 	mu     sync.Mutex
 	events []event
 	size   int64
+	nops   int
+	nsyncs int
+	killed bool
+	hold   *heldSync // the next sync is to be held
 }
+
+// heldSync is a sync that began and waits, while the writer goes on.
+type heldSync struct {
+	begun chan struct{} // closed when it has begun
+	end   chan struct{} // closed to let it go on
+	once  sync.Once
+}
+
+func (h *heldSync) release() { h.once.Do(func() { close(h.end) }) }
 
 // Do implements mmap.Hook.
 func (r *recorder) Do(op mmap.Op, run func() error) error {
+	r.mu.Lock()
+	nth, killed := r.nops, r.killed
+	r.nops++
+	r.mu.Unlock()
+	if killed {
+		return errKilled
+	}
+	var f fault
+	if r.fail != nil {
+		f = r.fail(nth, op)
+	}
+	switch op.Kind {
+	case mmap.OpWrite:
+		return r.write(op, run, f)
+	case mmap.OpSync, mmap.OpSyncRange:
+		return r.sync(run, f)
+	}
+	if f.err != nil {
+		return f.err
+	}
 	if err := run(); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch op.Kind {
-	case mmap.OpWrite:
-		r.size = max(r.size, op.Off+op.NBytes)
-		r.events = append(r.events, event{kind: op.Kind, off: op.Off, data: slices.Concat(op.Bufs...)})
 	case mmap.OpAllocate:
-		r.size = max(r.size, op.Off+op.NBytes)
-		r.events = append(r.events, event{kind: op.Kind, off: r.size})
+		r.setSize(max(r.size, op.Off+op.NBytes))
 	case mmap.OpTruncate:
-		r.size = op.NBytes
-		r.events = append(r.events, event{kind: op.Kind, off: r.size})
-	case mmap.OpSync, mmap.OpSyncRange:
-		r.events = append(r.events, event{kind: mmap.OpSync})
+		r.setSize(op.NBytes)
+	case mmap.OpPublish:
+		r.events = append(r.events, event{kind: evPublish})
+	case mmap.OpSyncDir:
+		r.events = append(r.events, event{kind: evSyncDir})
 	}
 	return nil
 }
 
-// mark notes what the run knows at this point.
-func (r *recorder) mark(begun, acked int) {
+func (r *recorder) setSize(size int64) {
+	r.size = size
+	r.events = append(r.events, event{kind: evSize, size: size})
+}
+
+// write does a write, or the part of it that the fault lets through. The event follows
+// the write: a sync that begins in between need not cover it, since Folio can't know
+// of it before Do returns.
+func (r *recorder) write(op mmap.Op, run func() error, f fault) error {
+	data := slices.Concat(op.Bufs...)
+	err := f.err
+	if err == nil {
+		err = run()
+	} else {
+		data = data[:int(f.part*float64(len(data)))]
+		err = errors.Join(err, r.writePart(data, op.Off))
+	}
+	if len(data) == 0 {
+		return err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.events = append(r.events, event{isMark: true, begun: begun, acked: acked})
+	if end := op.Off + int64(len(data)); end > r.size {
+		r.setSize(end)
+	}
+	r.events = append(r.events, event{kind: evWrite, off: op.Off, data: data})
+	return err
 }
 
-// crashPoint is a moment of a recorded run: what is on the disk for sure, and what
-// may be.
-type crashPoint struct {
-	synced  []byte
-	pending []event // writes and changes of size since the last sync
-	begun   int
-	acked   int
+// writePart writes past the hook.
+func (r *recorder) writePart(data []byte, off int64) error {
+	f, err := os.OpenFile(r.path, os.O_WRONLY, 0)
+	if err != nil {
+		return nil // the file has no name yet: nothing is written
+	}
+	defer f.Close()
+	_, err = f.WriteAt(data, off)
+	return err
 }
 
-// points calls visit for the moment after each event that can make a difference. The
-// crashPoint is valid during the call.
-func points(initial []byte, events []event, visit func(index int, p *crashPoint)) {
-	p := &crashPoint{synced: slices.Clone(initial)}
-	for i, e := range events {
-		switch {
-		case e.isMark:
-			p.begun, p.acked = max(p.begun, e.begun), max(p.acked, e.acked)
-			if e.acked > 0 {
-				visit(i, p)
-			}
-		case e.kind == mmap.OpSync:
-			visit(i, p) // a crash before the sync is done
-			p.synced = p.image(func(int, int) bool { return true }, -1)
-			p.pending = nil
-		default:
-			p.pending = append(p.pending, e)
+// sync does a sync, after a wait if it is to be held.
+func (r *recorder) sync(run func() error, f fault) error {
+	r.mu.Lock()
+	id := r.nsyncs
+	r.nsyncs++
+	r.events = append(r.events, event{kind: evSyncBegin, id: id})
+	held := r.hold
+	r.hold = nil
+	r.mu.Unlock()
+	if held != nil {
+		close(held.begun)
+		<-held.end
+	}
+	err, end := f.err, evSyncFailed
+	if err == nil {
+		if err = run(); err == nil {
+			end = evSyncEnd
 		}
 	}
-	visit(len(events), p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, event{kind: end, id: id})
+	return err
 }
 
-// image returns what the disk holds if of pending write i just the sectors for which
-// keep(i, sector) is true arrived, and the file has the size after its nsizes-th
-// change of size (-1: the last).
-func (p *crashPoint) image(keep func(write, sector int) bool, nsizes int) []byte {
-	img := slices.Clone(p.synced)
-	size := int64(len(img))
-	changes := 0
-	for i, e := range p.pending {
-		if e.kind != mmap.OpWrite {
-			if nsizes < 0 || changes < nsizes {
-				size = e.off
-			}
-			changes++
-			continue
-		}
-		if end := e.off + int64(len(e.data)); end > int64(len(img)) {
-			img = append(img, make([]byte, end-int64(len(img)))...)
-		}
-		for s := 0; s*sectorSize < len(e.data); s++ {
-			if keep(i, s) {
-				from := s * sectorSize
-				copy(img[e.off+int64(from):], e.data[from:min(from+sectorSize, len(e.data))])
-			}
-		}
-	}
-	if int64(len(img)) < size {
-		img = append(img, make([]byte, size-int64(len(img)))...)
-	}
-	return img[:size]
+// holdSync makes the next sync wait, once it has begun, for release.
+func (r *recorder) holdSync() *heldSync {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hold = &heldSync{begun: make(chan struct{}), end: make(chan struct{})}
+	return r.hold
 }
 
-// sizes returns how many changes of size are pending.
-func (p *crashPoint) sizes() (n int) {
-	for _, e := range p.pending {
-		if e.kind != mmap.OpWrite {
-			n++
-		}
-	}
-	return n
+// unhold takes back a holdSync that no sync has met.
+func (r *recorder) unhold() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hold = nil
 }
 
-// images yields a sample of what the disk can hold: everything, nothing, each write
-// missing, each alone, and random sets and tears; where few writes are pending, every
-// set of them.
-func (p *crashPoint) images(rnd *rand.Rand, nrandom int, yield func(img []byte)) {
-	n := len(p.pending)
-	whole := func(set func(i int) bool) func(int, int) bool {
-		return func(i, _ int) bool { return set(i) }
-	}
-	if n <= 4 {
-		for set := range 1 << n {
-			yield(p.image(whole(func(i int) bool { return set>>i&1 == 1 }), -1))
-		}
-	} else {
-		yield(p.image(whole(func(int) bool { return true }), -1))
-		yield(p.image(whole(func(int) bool { return false }), -1))
-		for j := range n {
-			yield(p.image(whole(func(i int) bool { return i != j }), -1))
-			yield(p.image(whole(func(i int) bool { return i == j }), -1))
-		}
-	}
-	for range nrandom {
-		density := rnd.Float64()
-		torn := rnd.IntN(2) == 0
-		bits := map[[2]int]bool{}
-		keep := func(i, s int) bool {
-			at := [2]int{i, s}
-			if !torn {
-				at[1] = 0
-			}
-			b, ok := bits[at]
-			if !ok {
-				b = rnd.Float64() < density
-				bits[at] = b
-			}
-			return b
-		}
-		yield(p.image(keep, rnd.IntN(p.sizes()+1)))
-	}
+// setKilled makes all operations from here on do nothing and fail, or ends that.
+func (r *recorder) setKilled(killed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.killed = killed
+}
+
+// mark notes what the run knows at this point.
+func (r *recorder) mark(begun, acked, failed int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, event{kind: evMark, begun: begun, acked: acked, failed: failed})
 }

@@ -1,0 +1,366 @@
+package fuzz
+
+// run_test.go runs a script on a recorded store, beside its model, and notes what is
+// known to be committed and durable.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/foliokv/folio"
+	"github.com/foliokv/folio/internal/mmap"
+)
+
+// seedOf returns the seed of a test: FOLIO_SEED, or the time.
+func seedOf(t *testing.T) uint64 {
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("FOLIO_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("FOLIO_SEED: %v", err)
+		}
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("repeat with: FOLIO_SEED=%d go test ./fuzz -run '^%s$'", seed, t.Name())
+		}
+	})
+	return seed
+}
+
+// intEnv returns the number in an environment variable, or what stands for it.
+func intEnv(t *testing.T, name string, otherwise int) int {
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// scratchDir returns a folder for files that are written once and read once: in
+// memory where there is such a place, since what is tested is not the disk.
+func scratchDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "folio-fuzz-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// commitState is the store after one commit.
+type commitState struct {
+	digest   digest
+	contents *contents
+}
+
+// runner runs steps on one store.
+type runner struct {
+	path string
+	opts folio.Options
+	rec  *recorder
+	db   *folio.DB
+
+	scribe scribe
+	states []commitState // after commit i
+	newest int           // the commit that the next one builds on
+	begun  int
+	acked  int
+
+	// tolerates says of an error whether it is to be expected, as where faults are
+	// injected; the transaction is then undone and the run goes on.
+	tolerates func(err error) bool
+	// refuted counts metas that a recovery passed over though they were whole.
+	refuted int
+
+	reader     *folio.Tx
+	readerSees digest
+}
+
+// unexpected is an error that the run did not call for.
+type unexpected struct {
+	what string
+	err  error
+}
+
+func (e *unexpected) Error() string { return e.what + ": " + e.err.Error() }
+func (e *unexpected) Unwrap() error { return e.err }
+
+// trouble returns err for a run to stop with, or nil if it is to be expected.
+func (r *runner) trouble(what string, err error) error {
+	if err == nil || r.tolerates != nil && r.tolerates(err) {
+		return nil
+	}
+	return &unexpected{what, err}
+}
+
+func (r *runner) psize() int { return max(r.opts.PageSize, unitSize) }
+
+func (r *runner) mark(failed int) { r.rec.mark(r.begun, r.acked, failed) }
+
+// acknowledge notes that commit n is durable.
+func (r *runner) acknowledge(n int) {
+	r.acked = max(r.acked, n)
+	r.mark(0)
+}
+
+func (r *runner) open() (err error) {
+	r.db, err = folio.Open(r.path, 0o600, &r.opts)
+	return err
+}
+
+// run does the steps of a script, and closes the store.
+func (r *runner) run(s script) error {
+	for i, st := range s {
+		if err := r.step(st); err != nil {
+			return fmt.Errorf("step %d (%s): %w", i, stepNames[st.kind], err)
+		}
+	}
+	return r.close()
+}
+
+func (r *runner) step(st step) error {
+	switch st.kind {
+	case stepSync:
+		return r.sync()
+	case stepTick:
+		return r.tick(st)
+	case stepReopen:
+		if err := r.close(); err != nil {
+			return err
+		}
+		return r.trouble("open", r.open())
+	case stepKill:
+		return r.kill()
+	case stepReader:
+		return r.toggleReader()
+	}
+	return r.transaction(st)
+}
+
+// transaction does one transaction, and ends it as the step says.
+func (r *runner) transaction(st step) error {
+	tx, err := r.db.Begin(true)
+	if err != nil {
+		return r.trouble("begin", err)
+	}
+	after := r.states[r.newest].contents.clone()
+	for _, o := range st.ops {
+		if err := r.scribe.do(tx, after, o); err != nil {
+			return errors.Join(r.trouble(o.String(), err), tx.Rollback())
+		}
+	}
+	if st.kind == stepRollback {
+		return tx.Rollback()
+	}
+	d := after.digest()
+	if got, err := digestOf(tx); err != nil || got != d {
+		if err = r.trouble("read before the commit", err); err != nil || got != d {
+			tx.Rollback()
+			return errors.Join(errors.New("the transaction does not show what it did"), err)
+		}
+	}
+	r.states = append(r.states, commitState{d, after})
+	r.begun = len(r.states) - 1
+	r.mark(0)
+	return r.finish(tx, st.kind)
+}
+
+// finish commits tx as commit r.begun.
+func (r *runner) finish(tx *folio.Tx, kind stepKind) error {
+	n := r.begun
+	var wait func() error
+	var err error
+	if kind == stepAsync || kind == stepAsyncWait {
+		wait, err = tx.CommitAsync()
+	} else {
+		err = tx.Commit()
+	}
+	if err != nil {
+		if !errors.Is(err, folio.ErrSyncFailed) { // else its outcome is not known
+			r.mark(n)
+		}
+		return r.trouble("commit", err)
+	}
+	r.newest = n
+	if kind == stepAsyncWait {
+		if err := wait(); err != nil {
+			return r.trouble("wait", err)
+		}
+	}
+	if kind == stepAsyncWait || wait == nil && r.opts.Sync == folio.SyncFull {
+		r.acknowledge(n)
+	}
+	return nil
+}
+
+func (r *runner) sync() error {
+	n := r.newest
+	if err := r.db.Sync(); err != nil {
+		return r.trouble("sync", err)
+	}
+	r.acknowledge(n)
+	return nil
+}
+
+// tick syncs, as SyncInterval does, and while that is under way commits: the sync's
+// end makes durable what was committed before it began.
+func (r *runner) tick(st step) error {
+	n := r.newest
+	held := r.rec.holdSync()
+	defer r.rec.unhold()
+	done := make(chan error, 1)
+	go func() { done <- r.db.Sync() }()
+	var err error
+	select {
+	case err = <-done: // there was nothing to sync
+	case <-held.begun:
+		commit := step{kind: stepAsync, ops: st.ops}
+		if r.opts.Sync != folio.SyncFull {
+			commit.kind = stepCommit
+		}
+		failed := r.transaction(commit)
+		held.release()
+		err = <-done
+		if failed != nil {
+			return failed
+		}
+	}
+	if err != nil {
+		return r.trouble("sync beside a commit", err)
+	}
+	r.acknowledge(n)
+	return nil
+}
+
+// close ends the reader and the store.
+func (r *runner) close() error {
+	if err := r.endReader(); err != nil {
+		return err
+	}
+	if err := r.db.Close(); err != nil {
+		return r.trouble("close", err)
+	}
+	r.acknowledge(r.newest)
+	return nil
+}
+
+// kill ends the process: what it wrote is in the page cache, and what it would still
+// do on its way out is not done. The next open must show all that was committed.
+func (r *runner) kill() error {
+	r.rec.setKilled(true)
+	if r.reader != nil {
+		r.reader.Rollback()
+		r.reader = nil
+	}
+	if err := r.db.Close(); err != nil && !errors.Is(err, errKilled) && r.trouble("close", err) != nil {
+		return &unexpected{"close of a killed store", err}
+	}
+	r.rec.setKilled(false)
+	if err := r.open(); err != nil {
+		return r.trouble("open after a kill", err)
+	}
+	if err := r.mustShow(r.newest); err != nil {
+		return err
+	}
+	r.acknowledge(r.newest) // a recovery makes durable what it shows
+	return nil
+}
+
+// mustShow checks that new readers see commit n.
+func (r *runner) mustShow(n int) error {
+	d, err := digestNow(r.db)
+	if err != nil {
+		return r.trouble("read", err)
+	}
+	if d != r.states[n].digest {
+		return fmt.Errorf("the store does not show commit %d", n)
+	}
+	return nil
+}
+
+// toggleReader begins a reader, which keeps the pages of its snapshot, or ends it.
+func (r *runner) toggleReader() (err error) {
+	if r.reader != nil {
+		return r.endReader()
+	}
+	if r.reader, err = r.db.Begin(false); err != nil {
+		r.reader = nil
+		return r.trouble("begin to read", err)
+	}
+	r.readerSees, err = digestOf(r.reader)
+	return r.trouble("read", err)
+}
+
+// endReader ends the reader; it must see what it saw first.
+func (r *runner) endReader() error {
+	if r.reader == nil {
+		return nil
+	}
+	d, err := digestOf(r.reader)
+	r.reader.Rollback()
+	r.reader = nil
+	if err == nil && d != r.readerSees {
+		err = errors.New("a reader's snapshot has changed under it")
+	}
+	return r.trouble("read again", err)
+}
+
+// origin is a store as a recorded run finds it.
+type origin struct {
+	image []byte
+	state commitState
+}
+
+// makeOrigin runs a prologue, unsynced.
+func makeOrigin(path string, opts folio.Options, prologue script) (o origin, err error) {
+	defer os.Remove(path)
+	r := newRunner(path, opts, origin{state: emptyState()})
+	r.opts.Sync = folio.SyncOff
+	if err := r.record(prologue); err != nil {
+		return o, fmt.Errorf("before the record: %w", err)
+	}
+	o.state = r.states[r.newest]
+	o.image, err = os.ReadFile(path)
+	return o, err
+}
+
+func emptyState() commitState { return commitState{newContents().digest(), newContents()} }
+
+// newRunner returns a runner that begins with o, in the file at path.
+func newRunner(path string, opts folio.Options, o origin) *runner {
+	return &runner{
+		path: path, opts: opts, states: []commitState{o.state},
+		rec: &recorder{path: path, size: int64(len(o.image))},
+	}
+}
+
+// record runs a script under the hook.
+func (r *runner) record(s script) error {
+	defer mmap.Intercept(r.path, r.rec)()
+	if err := r.open(); err != nil {
+		return r.trouble("open", err)
+	}
+	return r.run(s)
+}
+
+// sound checks the whole store.
+func sound(db *folio.DB) error {
+	var errs []error
+	for err := range db.Check(context.Background()) {
+		errs = append(errs, err)
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("check: %w", errors.Join(errs...))
+	}
+	return nil
+}
