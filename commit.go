@@ -27,6 +27,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/foliokv/folio/internal/seeded"
 	"github.com/foliokv/folio/internal/shm"
 )
 
@@ -173,10 +174,13 @@ func (c *committer) writeOut(sync bool) error {
 		return err
 	}
 	db.burned = max(db.burned, c.s.id)
+	if seeded.Has(seeded.MetaFirst) {
+		return errors.Join(c.writeMeta(), c.writePages())
+	}
 	if err := c.writePages(); err != nil {
 		return err
 	}
-	if sync && db.opts.TwoPhase && len(c.writes) > 0 {
+	if sync && db.opts.TwoPhase && len(c.writes) > 0 && !seeded.Has(seeded.OnePhase) {
 		if err := db.fileSync(); err != nil {
 			return err
 		}
@@ -187,9 +191,15 @@ func (c *committer) writeOut(sync bool) error {
 // pins returns, ascending, every commit whose pages must stay: those being read, all
 // from the published one to the newest, the durable one, and a sync's target.
 func (db *DB) pins() []txid {
+	if seeded.Has(seeded.NothingPinned) {
+		return nil
+	}
 	db.mu.Lock()
 	pins := []txid{db.durable, db.newest.txid}
-	if db.target != 0 {
+	if seeded.Has(seeded.DurableUnpinned) {
+		pins = pins[1:]
+	}
+	if db.target != 0 && !seeded.Has(seeded.TargetUnpinned) {
 		pins = append(pins, db.target)
 	}
 	published, place := db.table.Published(), db.place
@@ -198,7 +208,9 @@ func (db *DB) pins() []txid {
 		pins = append(pins, txid(db.table.TxidAt(at)))
 	}
 	for _, r := range db.table.Readers(nil) {
-		pins = append(pins, txid(r.Txid))
+		if !seeded.Has(seeded.ReadersUnpinned) {
+			pins = append(pins, txid(r.Txid))
+		}
 	}
 	slices.Sort(pins)
 	return slices.Compact(pins)
@@ -412,9 +424,16 @@ func (c *committer) planFreelog() error {
 		c.truncated = extent{c.hwm, tail}
 		free.truncate(c.hwm)
 	}
+	durable, freed := c.meta.durable, c.s.w.freed
+	if seeded.Has(seeded.ChainReusedEarly) {
+		durable = c.s.id
+	}
+	if seeded.Has(seeded.FreedForgotten) {
+		freed = nil
+	}
 	plan, err := free.plan(commitPlan{
-		txid: c.s.id, durable: c.meta.durable,
-		freed: c.s.w.freed, allocated: c.allocated,
+		txid: c.s.id, durable: durable,
+		freed: freed, allocated: c.allocated,
 		alloc: func() (pgno, error) {
 			e := c.take(1)[0]
 			return e.start, nil
@@ -435,6 +454,9 @@ func (c *committer) planFreelog() error {
 
 // undo gives back what a failed commit took.
 func (c *committer) undo() {
+	if seeded.Has(seeded.FailedCommitLeaks) {
+		return
+	}
 	free, old := c.db.free, pgno(c.db.newest.npages)
 	free.abandon(c.freelog)
 	for i := range c.s.w.pages {
@@ -523,6 +545,9 @@ func (c *committer) writeMeta() error {
 	if err := db.file.Pwritev([][]byte{p}, off); err != nil {
 		// Part of it may be there. It must not be taken for a commit.
 		clear(p)
+		if seeded.Has(seeded.FailedMetaStays) {
+			return err
+		}
 		if zerr := db.file.Pwritev([][]byte{p}, off); zerr != nil {
 			err = db.poison(ErrDatabaseReadOnly, errors.Join(err, zerr))
 		} else if serr := db.fileSync(); serr != nil {
@@ -545,8 +570,15 @@ func (db *DB) freeSlot() int {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	best := -1
+	durable, target := db.durable, db.target
+	if seeded.Has(seeded.DurableSlotReused) {
+		durable = 0
+	}
+	if seeded.Has(seeded.TargetUnpinned) {
+		target = 0
+	}
 	for i, t := range db.slots {
-		if t != 0 && (t == db.durable || t == db.target || t == db.newest.txid) {
+		if t != 0 && (t == durable || t == target || t == db.newest.txid) {
 			continue
 		}
 		if best < 0 || t < db.slots[best] {
@@ -575,6 +607,9 @@ func (c *committer) finish(sync bool) error {
 	db.mu.Unlock()
 	db.table.Put(place, c.meta.commit())
 	db.noteSizes()
+	if seeded.Has(seeded.PublishedEarly) {
+		db.publish(place)
+	}
 	switch {
 	case sync || db.mustSync():
 		if err := db.syncCommit(c.meta.txid, place); err != nil {
@@ -596,7 +631,7 @@ func (db *DB) publish(place uint64) { db.setDurable(0, place) }
 func (db *DB) giveBackTail(sync bool) error {
 	size := int64(db.newest.npages) << db.shift
 	const slack = 64 << 20 // what allocate may have added
-	if !sync || db.nbytes <= size+min(size/truncateFraction, slack)+truncateMinPages<<db.shift {
+	if (!sync && !seeded.Has(seeded.TruncatedEarly)) || db.nbytes <= size+min(size/truncateFraction, slack)+truncateMinPages<<db.shift {
 		return nil
 	}
 	if err := db.file.Truncate(size); err != nil {
@@ -634,13 +669,21 @@ func (db *DB) syncCommit(t txid, place uint64) error {
 // kernel reports a failed write once, to one of those who sync, and the other must not
 // take its own success for that of all.
 func (db *DB) fileSync() error {
-	db.syncIO.Lock()
-	defer db.syncIO.Unlock()
+	if !seeded.Has(seeded.SyncsBeside) {
+		db.syncIO.Lock()
+		defer db.syncIO.Unlock()
+	}
+	if seeded.Has(seeded.SyncSkipped) {
+		return nil
+	}
 	if err := db.failure(); err != nil {
 		return err
 	}
 	db.stats.syncs.Add(1)
 	if err := db.file.Sync(); err != nil {
+		if seeded.Has(seeded.FailureForgotten) {
+			return fmt.Errorf("%w: %w", ErrSyncFailed, err)
+		}
 		return db.poison(ErrSyncFailed, err)
 	}
 	return nil
@@ -675,6 +718,9 @@ func (db *DB) setDurable(t txid, place uint64) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	db.durable = max(db.durable, t)
+	if seeded.Has(seeded.DurableSteps) {
+		db.durable = t
+	}
 	if place > db.table.Published() {
 		db.table.Publish(place)
 	}
@@ -715,6 +761,11 @@ func (db *DB) syncNow() error {
 	db.target = t // the slot and the pages of t stay while the sync is under way
 	db.mu.Unlock()
 	err := db.fileSync()
+	if seeded.Has(seeded.TargetTooLate) {
+		db.mu.Lock()
+		t, place = db.newest.txid, db.place
+		db.mu.Unlock()
+	}
 	if err == nil {
 		db.setDurable(t, place)
 	}
@@ -726,7 +777,7 @@ func (db *DB) syncNow() error {
 
 // waitDurable returns once commit t is durable.
 func (db *DB) waitDurable(t txid) error {
-	if db.durableTxid() < t {
+	if db.durableTxid() < t && !seeded.Has(seeded.WaitSkipped) {
 		if err := db.syncNow(); err != nil {
 			return fmt.Errorf("wait for commit %d: %w", t, err)
 		}
@@ -879,4 +930,8 @@ func (s *txState) spill(p page, npages int) (pgno, uint64, error) {
 }
 
 // unspill gives back the place of a page that is not to be committed.
-func (s *txState) unspill(e extent) { s.db.free.giveBack(e) }
+func (s *txState) unspill(e extent) {
+	if !seeded.Has(seeded.RollbackLeaks) {
+		s.db.free.giveBack(e)
+	}
+}

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/foliokv/folio/internal/mmap"
+	"github.com/foliokv/folio/internal/seeded"
 	"github.com/foliokv/folio/internal/shm"
 )
 
@@ -287,11 +288,14 @@ func (db *DB) load() error {
 	db.fm.Store(fm)
 	db.free = r.free
 	db.newest, db.durable, db.slots = m, m.txid, r.slots
+	if seeded.Has(seeded.DurableStale) {
+		db.durable = m.durable
+	}
 	db.burned = r.seen
 	db.table = shm.NewTable(m.commit())
 	db.free.release([]txid{m.txid})
 	db.noteSizes()
-	if len(r.rejected) == 0 {
+	if len(r.rejected) == 0 || seeded.Has(seeded.RejectedStay) {
 		return nil
 	}
 	if db.opts.ReadOnly {
@@ -611,7 +615,7 @@ func (db *DB) finish() error {
 	if err := db.failure(); err != nil {
 		return err
 	}
-	if db.durableTxid() < db.newest.txid {
+	if db.durableTxid() < db.newest.txid && !seeded.Has(seeded.CloseUnsynced) {
 		if err := db.syncCommit(db.newest.txid, db.place); err != nil {
 			return err
 		}

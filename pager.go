@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 
 	"github.com/foliokv/folio/internal/invariant"
+	"github.com/foliokv/folio/internal/seeded"
 )
 
 // virtual marks the number of a dirty page; the rest is its index in layers.pages.
@@ -387,7 +388,9 @@ func (w *layers) undo() frame {
 	}
 	w.frames = w.frames[:len(w.frames)-1]
 	w.pages = w.pages[:top.npages]
-	w.freed = w.freed[:top.nfreed]
+	if !seeded.Has(seeded.UndoKeepsFreed) {
+		w.freed = w.freed[:top.nfreed]
+	}
 	w.nextTree = top.nextTree
 	return top
 }

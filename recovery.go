@@ -19,6 +19,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/foliokv/folio/internal/seeded"
 )
 
 // recovered is what recover found.
@@ -27,7 +29,7 @@ type recovered struct {
 	free     *freelist
 	slots    [numMetas]txid // which commit's meta is in which slot
 	rejected []int          // slots of metas that are torn, or newer than base and refuted
-	seen     txid           // the largest txid in any whole meta
+	seen     txid           // the largest txid in any meta, as far as it is to be believed
 }
 
 // candidate is a meta that can be read.
@@ -41,12 +43,13 @@ func (db *DB) recover() (r recovered, err error) {
 	if err := db.askDisk(0, numMetas*maxPageSize); err != nil {
 		return r, err
 	}
-	ms, torn, durable, err := db.readMetas()
+	found, err := db.readMetas()
 	if err != nil {
 		return r, err
 	}
-	r.rejected = torn
-	for _, slot := range torn {
+	ms := found.whole
+	r.rejected = found.torn
+	for _, slot := range found.torn {
 		db.log.Warn("meta page is not whole: it is damaged, or a crash cut its commit short", "path", db.path, "page", slot)
 	}
 	var refuted error
@@ -75,12 +78,20 @@ func (db *DB) recover() (r recovered, err error) {
 	if r.free == nil {
 		return r, fmt.Errorf("no commit of the store is whole: %w", refuted)
 	}
-	if durable > r.base.txid {
+	if durable := found.durable; durable > r.base.txid && !seeded.Has(seeded.SilentStepBack) {
 		return r, errors.Join(corrupt(0, "commit %d was durable, but the newest that is whole is %d", durable, r.base.txid), refuted)
+	}
+	if found.claimed <= r.base.txid+maxClaim {
+		r.seen = max(r.seen, found.claimed)
 	}
 	r.free.forgetRecords()
 	return r, nil
 }
+
+// maxClaim bounds how far above the commit recovered the number in a torn meta page
+// may lie: more commits than that are not made without a sync, so it is damage, and
+// numbers are not to be used up by that.
+const maxClaim = 1 << 40
 
 func newestOf(ms []candidate) int {
 	best := 0
@@ -95,7 +106,7 @@ func newestOf(ms []candidate) int {
 // askDisk makes durable what a killed process left in the page cache, and drops
 // clean cached copies, so that what is read is what the disk has.
 func (db *DB) askDisk(off, nbytes int64) error {
-	if db.opts.ReadOnly || db.opts.InMemory {
+	if db.opts.ReadOnly || db.opts.InMemory || seeded.Has(seeded.RecoveryUnsynced) {
 		return nil
 	}
 	if err := db.file.Sync(); err != nil {
@@ -104,47 +115,61 @@ func (db *DB) askDisk(off, nbytes int64) error {
 	return db.file.DropCache(off, nbytes)
 }
 
-// readMetas reads the meta slots. It returns those that can be believed, the slots of
-// those that can't, torn by a crash or damaged, and the largest txid that any whole
-// meta, misplaced or not, knows durable.
-func (db *DB) readMetas() (ms []candidate, torn []int, durable txid, err error) {
+// metaPages is what the meta slots hold.
+type metaPages struct {
+	whole   []candidate // metas that can be believed, as far as the page tells
+	torn    []int       // slots of those that can't: torn by a crash, or damaged
+	durable txid        // the largest that any whole meta, misplaced or not, knows durable
+	// claimed is the largest txid that a torn meta bears. It must not be used again: a
+	// crash that tears the meta written over it, or its wiping, can make it whole.
+	claimed txid
+}
+
+// readMetas reads the meta slots.
+func (db *DB) readMetas() (found metaPages, err error) {
 	psize, err := db.findPageSize()
 	if err != nil {
-		return nil, nil, 0, err
+		return found, err
 	}
 	var bad error
 	for slot := range numMetas {
 		p := make(page, psize)
 		if _, err := db.readAt(p, int64(slot*psize)); err != nil {
-			return nil, nil, 0, err
+			return found, err
 		}
 		if isZero(p) {
 			continue
 		}
-		if !hasMagic(p) || !isWhole(p) {
-			bad = corrupt(pgno(slot), "damaged meta page")
-			torn = append(torn, slot)
-			continue
-		}
-		m, err := decodeMeta(p, slot)
+		m, err := readMeta(p, slot)
 		if errors.Is(err, ErrVersionMismatch) {
-			return nil, nil, 0, err
+			return found, err
 		}
-		durable = max(durable, m.durable)
+		found.durable = max(found.durable, m.durable)
 		if err != nil {
 			bad = err
-			torn = append(torn, slot)
+			found.torn = append(found.torn, slot)
+			if hasMagic(p) {
+				found.claimed = max(found.claimed, p.txid())
+			}
 			continue
 		}
-		ms = append(ms, candidate{m, slot})
+		found.whole = append(found.whole, candidate{m, slot})
 	}
-	if len(ms) == 0 {
+	if len(found.whole) == 0 {
 		if bad == nil {
 			bad = corrupt(0, "all meta pages are empty")
 		}
-		return nil, nil, 0, bad
+		return found, bad
 	}
-	return ms, torn, durable, nil
+	return found, nil
+}
+
+// readMeta decodes the meta in p, if it was written as a whole.
+func readMeta(p page, slot int) (meta, error) {
+	if !hasMagic(p) || !isWhole(p) && !seeded.Has(seeded.TornMetaBelieved) {
+		return meta{}, corrupt(pgno(slot), "damaged meta page")
+	}
+	return decodeMeta(p, slot)
 }
 
 // readAt reads into p; what lies past the end of the file is zeros, and n tells how
@@ -246,6 +271,9 @@ func (db *DB) prove(c *candidate) (*freelist, error) {
 			return nil, err
 		}
 	}
+	if seeded.Has(seeded.ProofSkipped) {
+		return fl, nil
+	}
 	if err := p.walk(c.root.root, c.root.level); err != nil {
 		return nil, err
 	}
@@ -256,6 +284,9 @@ func (db *DB) prove(c *candidate) (*freelist, error) {
 func (p *prover) read(buf page, n pgno, sum uint64) error {
 	if _, err := p.db.readAt(buf, int64(n)*int64(p.psize)); err != nil {
 		return err
+	}
+	if seeded.Has(seeded.ParentSumIgnored) {
+		sum = buf.computeSum()
 	}
 	return checkSum(buf, n, sum)
 }
@@ -336,11 +367,14 @@ func (p *prover) walkCell(pg page, n, i int) error {
 	if !ok {
 		return corrupt(pg.pgno(), "bad bucket record in slot %d", i)
 	}
+	if seeded.Has(seeded.BucketsUnproven) {
+		return nil
+	}
 	return p.walk(rec.root, rec.level)
 }
 
 func (p *prover) walkRun(r runRef) error {
-	if _, ok := p.isNew(r.pgno); !ok {
+	if _, ok := p.isNew(r.pgno); !ok || seeded.Has(seeded.RunsUnproven) {
 		return nil
 	}
 	if r.npages != runPages(p.psize, r.keyLen, r.valueLen) {

@@ -65,7 +65,7 @@ func (v *violation) Unwrap() error { return v.err }
 func (c *crasher) explore(initial []byte, events []event, states []commitState, s sampler, depth int) (err error) {
 	var buf []byte
 	points(initial, events, func(kind pointKind, p *crashPoint) {
-		if err != nil || c.limit > 0 && c.nimages >= c.limit {
+		if err != nil {
 			return
 		}
 		s.choices(kind, p, func(ch choice) bool {
@@ -121,6 +121,17 @@ func (p *crashPoint) match(d digest, states []commitState) (int, error) {
 	return 0, errors.New("the store shows a state that never was")
 }
 
+// allowed returns the states that a crash at p may leave, that of commit at last: until
+// a recovery is done, another crash may still show each of them.
+func (p *crashPoint) allowed(at int, states []commitState) (allowed []commitState) {
+	for i := p.acked; i <= p.begun; i++ {
+		if i != at && !p.failed[i] {
+			allowed = append(allowed, states[i])
+		}
+	}
+	return append(allowed, states[at])
+}
+
 // openOnce opens a crash image, checks it, commits, and checks again.
 func (c *crasher) openOnce(path string) (d digest, err error) {
 	opts := c.opts
@@ -174,6 +185,8 @@ func (c *crasher) verifyAgain(path string, img []byte, p *crashPoint, states []c
 		return fmt.Errorf("opened for reading only: %w", err)
 	}
 	r := newRunner(path, c.opts, origin{img, states[at]})
+	r.states = p.allowed(at, states)
+	r.newest, r.begun = len(r.states)-1, len(r.states)-1
 	r.scribe.version = 1 << 20
 	r.tolerates = tolerateFull(c.opts)
 	if err := r.record(c.after); err != nil {
@@ -399,14 +412,17 @@ func TestCrash(t *testing.T) {
 func (round *crashRound) runCase(t *testing.T, c crashCase, budget int) {
 	dir := scratchDir(t)
 	o := &origins{path: filepath.Join(dir, "origin"), opts: c.opts, made: map[string]origin{}}
-	perScript := max(budget/4, 200)
+	maxAll := 10
+	if budget < 2000 {
+		maxAll = 5 // rather more scripts
+	}
 	nimages, failing := 0, false
 	for nimages < budget && !t.Failed() {
 		rapid.Check(t, func(rt *rapid.T) {
 			if nimages >= budget && !failing {
 				return
 			}
-			n, err := round.runScript(rt, c, o, filepath.Join(dir, "store"), perScript)
+			n, err := round.runScript(rt, c, o, filepath.Join(dir, "store"), maxAll)
 			nimages += n
 			if err != nil {
 				failing = true
@@ -420,14 +436,14 @@ func (round *crashRound) runCase(t *testing.T, c crashCase, budget int) {
 }
 
 // runScript draws a script, runs it, and crashes it everywhere.
-func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path string, limit int) (nimages int, err error) {
+func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path string, maxAll int) (nimages int, err error) {
 	var prologue, first script
 	if c.begin != nil {
 		prologue, first = c.begin(rt, o)
 	}
 	s := append(first, c.profile.script().Draw(rt, "script")...)
 	cr := &crasher{
-		path: path + ".image", opts: c.opts, known: map[uint64]digest{}, limit: limit,
+		path: path + ".image", opts: c.opts, known: map[uint64]digest{},
 		rnd:   rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "images"), 0)),
 		after: c.afterRecovery().script().Draw(rt, "after recovery"),
 	}
@@ -449,7 +465,7 @@ func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path st
 	if c.opts.TwoPhase {
 		cr.refuted = &refutedCounter{Handler: slog.DiscardHandler}
 	}
-	err = cr.explore(from.image, r.rec.events, r.states, sampler{rnd: cr.rnd, psize: r.psize(), maxAll: 10, nrandom: 10}, c.depth)
+	err = cr.explore(from.image, r.rec.events, r.states, sampler{rnd: cr.rnd, psize: r.psize(), maxAll: maxAll, nrandom: 10}, c.depth)
 	if err == nil && cr.refuted != nil && cr.refuted.n > 0 {
 		err = fmt.Errorf("%d metas were on the disk before the pages of their commits", cr.refuted.n)
 	}

@@ -52,6 +52,8 @@ type crashPoint struct {
 	begun   int          // commits begun
 	acked   int          // the newest acknowledged as durable
 	failed  map[int]bool // commits that must not be seen
+	named   bool         // the file has its name
+	nameOK  bool         // and keeps it
 	fresh   int          // how many of the last pending units are new since the last visit
 }
 
@@ -85,6 +87,11 @@ func points(initial []byte, events []event, visit func(kind pointKind, p *crashP
 			visit(atSync, p)
 		case evSyncFailed:
 			p.lose(e.id)
+		case evPublish:
+			p.named = true
+			visit(atSync, p)
+		case evSyncDir:
+			p.nameOK = true
 		case evMark:
 			if e.failed > 0 {
 				p.failed[e.failed] = true

@@ -60,6 +60,7 @@ type recorder struct {
 	nsyncs int
 	killed bool
 	hold   *heldSync // the next sync is to be held
+	held   *heldSync // the one that was
 }
 
 // heldSync is a sync that began and waits, while the writer goes on.
@@ -83,6 +84,9 @@ func (r *recorder) Do(op mmap.Op, run func() error) error {
 	var f fault
 	if r.fail != nil {
 		f = r.fail(nth, op)
+	}
+	if f.err != nil {
+		r.letGo() // the writer may have to sync after a fault
 	}
 	switch op.Kind {
 	case mmap.OpWrite:
@@ -158,7 +162,9 @@ func (r *recorder) sync(run func() error, f fault) error {
 	r.nsyncs++
 	r.events = append(r.events, event{kind: evSyncBegin, id: id})
 	held := r.hold
-	r.hold = nil
+	if held != nil {
+		r.hold, r.held = nil, held
+	}
 	r.mu.Unlock()
 	if held != nil {
 		close(held.begun)
@@ -182,6 +188,15 @@ func (r *recorder) holdSync() *heldSync {
 	defer r.mu.Unlock()
 	r.hold = &heldSync{begun: make(chan struct{}), end: make(chan struct{})}
 	return r.hold
+}
+
+// letGo releases a sync that is held.
+func (r *recorder) letGo() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held != nil {
+		r.held.release()
+	}
 }
 
 // unhold takes back a holdSync that no sync has met.

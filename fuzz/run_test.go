@@ -79,8 +79,6 @@ type runner struct {
 	// tolerates says of an error whether it is to be expected, as where faults are
 	// injected; the transaction is then undone and the run goes on.
 	tolerates func(err error) bool
-	// refuted counts metas that a recovery passed over though they were whole.
-	refuted int
 
 	reader     *folio.Tx
 	readerSees digest
@@ -186,7 +184,7 @@ func (r *runner) finish(tx *folio.Tx, kind stepKind) error {
 		err = tx.Commit()
 	}
 	if err != nil {
-		if !errors.Is(err, folio.ErrSyncFailed) { // else its outcome is not known
+		if !isPoisoned(err) { // else its outcome is not known
 			r.mark(n)
 		}
 		return r.trouble("commit", err)
@@ -203,6 +201,11 @@ func (r *runner) finish(tx *folio.Tx, kind stepKind) error {
 	return nil
 }
 
+// isPoisoned reports whether err says that the store is not written any more.
+func isPoisoned(err error) bool {
+	return errors.Is(err, folio.ErrSyncFailed) || errors.Is(err, folio.ErrDatabaseReadOnly)
+}
+
 func (r *runner) sync() error {
 	n := r.newest
 	if err := r.db.Sync(); err != nil {
@@ -212,8 +215,8 @@ func (r *runner) sync() error {
 	return nil
 }
 
-// tick syncs, as SyncInterval does, and while that is under way commits: the sync's
-// end makes durable what was committed before it began.
+// tick syncs, as SyncInterval does, and while that is under way commits each operation:
+// the sync's end makes durable what was committed before it began.
 func (r *runner) tick(st step) error {
 	n := r.newest
 	held := r.rec.holdSync()
@@ -224,11 +227,7 @@ func (r *runner) tick(st step) error {
 	select {
 	case err = <-done: // there was nothing to sync
 	case <-held.begun:
-		commit := step{kind: stepAsync, ops: st.ops}
-		if r.opts.Sync != folio.SyncFull {
-			commit.kind = stepCommit
-		}
-		failed := r.transaction(commit)
+		failed := r.commitEach(st.ops)
 		held.release()
 		err = <-done
 		if failed != nil {
@@ -239,6 +238,20 @@ func (r *runner) tick(st step) error {
 		return r.trouble("sync beside a commit", err)
 	}
 	r.acknowledge(n)
+	return nil
+}
+
+// commitEach commits each operation as a transaction of its own, without a sync.
+func (r *runner) commitEach(ops []op) error {
+	kind := stepAsync
+	if r.opts.Sync != folio.SyncFull {
+		kind = stepCommit
+	}
+	for _, o := range ops {
+		if err := r.transaction(step{kind: kind, ops: []op{o}}); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -347,9 +360,11 @@ func newRunner(path string, opts folio.Options, o origin) *runner {
 // record runs a script under the hook.
 func (r *runner) record(s script) error {
 	defer mmap.Intercept(r.path, r.rec)()
+	r.mark(0)
 	if err := r.open(); err != nil {
 		return r.trouble("open", err)
 	}
+	r.acknowledge(r.newest) // a recovery makes durable what it shows
 	return r.run(s)
 }
 

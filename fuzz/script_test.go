@@ -90,14 +90,14 @@ const (
 	stepAsync              // CommitAsync, not waited for
 	stepAsyncWait          // CommitAsync and its wait
 	stepSync               // DB.Sync
-	stepTick               // a sync during which a commit is written
+	stepTick               // a sync during which its operations are committed one by one
 	stepReopen             // Close and Open
 	stepKill               // the process dies, and another opens the store
 	stepReader             // a reader begins, or the one that is there ends
 	numStepKinds
 )
 
-var stepNames = [numStepKinds]string{"commit", "rollback", "async", "async, wait", "sync", "sync beside a commit", "reopen", "kill", "reader"}
+var stepNames = [numStepKinds]string{"commit", "rollback", "async", "async, wait", "sync", "sync beside commits", "reopen", "kill", "reader"}
 
 // step is one step of a script.
 type step struct {

@@ -1,0 +1,290 @@
+package fuzz
+
+// fault_test.go fails every operation of a run, one after the other, in every way that
+// it can fail. After each the store's memory and its file agree on a committed state;
+// where a sync failed the store is read-only and says why; the run goes on once the
+// cause is gone; and nothing hangs.
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/foliokv/folio"
+	"github.com/foliokv/folio/internal/mmap"
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+)
+
+// errInjected is wrapped by all faults of this test.
+var errInjected = errors.New("injected")
+
+func injected(errno unix.Errno) error { return fmt.Errorf("%w: %w", errInjected, errno) }
+
+// faultKind is one way to fail.
+type faultKind struct {
+	name string
+	of   []mmap.OpKind
+	fault
+	lasting bool // all that follows in the same step fails too
+}
+
+var faultKinds = []faultKind{
+	{"EIO", []mmap.OpKind{mmap.OpRead, mmap.OpWrite, mmap.OpTruncate, mmap.OpPublish, mmap.OpSyncDir}, fault{err: injected(unix.EIO)}, false},
+	{"ENOSPC", []mmap.OpKind{mmap.OpWrite, mmap.OpAllocate}, fault{err: injected(unix.ENOSPC)}, false},
+	{"full for a while", []mmap.OpKind{mmap.OpWrite, mmap.OpAllocate}, fault{err: injected(unix.ENOSPC)}, true},
+	{"short write", []mmap.OpKind{mmap.OpWrite}, fault{err: injected(unix.EIO), part: 0.6}, false},
+	{"written, and yet an error", []mmap.OpKind{mmap.OpWrite}, fault{err: injected(unix.EIO), part: 1}, false},
+	{"failed sync", []mmap.OpKind{mmap.OpSync, mmap.OpSyncRange}, fault{err: injected(unix.EIO)}, false},
+	{"failed map", []mmap.OpKind{mmap.OpMap}, fault{err: injected(unix.ENOMEM)}, false},
+	{"gone for a while", []mmap.OpKind{mmap.OpWrite, mmap.OpSync, mmap.OpTruncate, mmap.OpAllocate, mmap.OpMap}, fault{err: injected(unix.EIO)}, true},
+}
+
+func (k *faultKind) hits(kind mmap.OpKind) bool {
+	for _, of := range k.of {
+		if of == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// faultCase is one way of using a store.
+var faultCases = []struct {
+	name    string
+	opts    folio.Options
+	profile profile
+}{
+	{"full", folio.Options{}, profile{6, everyOp, fullSteps, mixedSizes, []int{1, 5, 40}}},
+	{"two phase", folio.Options{TwoPhase: true}, profile{5, everyOp, phaseSteps, mixedSizes, []int{1, 5, 40}}},
+	{"off", folio.Options{Sync: folio.SyncOff}, profile{6, everyOp, lazySteps, mixedSizes, []int{1, 5, 40}}},
+	{"spilling", folio.Options{DirtyLimit: 16 << 10}, profile{4, everyOp, fullSteps, mixedSizes, []int{1, 40, 150}}},
+}
+
+// TestFaults injects as many faults as FOLIO_FAULTS says.
+func TestFaults(t *testing.T) {
+	budget := intEnv(t, "FOLIO_FAULTS", 1500)
+	if testing.Short() {
+		budget = min(budget, 300)
+	}
+	var total atomic.Int64
+	t.Run("cases", func(t *testing.T) {
+		for _, c := range faultCases {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				dir := scratchDir(t)
+				n, failing := 0, false
+				for n < budget/len(faultCases) && !t.Failed() {
+					rapid.Check(t, func(rt *rapid.T) {
+						if n >= budget/len(faultCases) && !failing {
+							return
+						}
+						ft := &faultTest{dir: dir, opts: c.opts, script: c.profile.script().Draw(rt, "script")}
+						ft.rnd = rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "images"), 1))
+						err := ft.everyOperation()
+						n += ft.nfaults
+						if err != nil {
+							failing = true
+							rt.Fatalf("%v", err)
+						}
+					})
+				}
+				total.Add(int64(n))
+			})
+		}
+	})
+	t.Logf("%d faults injected", total.Load())
+}
+
+// faultTest is one script, run once for each operation and way to fail.
+type faultTest struct {
+	dir     string
+	opts    folio.Options
+	script  script
+	rnd     *rand.Rand
+	nfaults int
+}
+
+// watch makes a run that hangs a panic with everyone's stack.
+func watch(what string) (stop func() bool) {
+	debug.SetTraceback("all")
+	return time.AfterFunc(2*time.Minute, func() { panic(what + " hangs") }).Stop
+}
+
+// everyOperation counts the operations of the run, and then fails each.
+func (ft *faultTest) everyOperation() error {
+	var kinds []mmap.OpKind
+	count := func(_ int, op mmap.Op) fault {
+		kinds = append(kinds, op.Kind)
+		return fault{}
+	}
+	if err := ft.trial(count, nil); err != nil {
+		return fmt.Errorf("without a fault: %w", err)
+	}
+	for nth, kind := range kinds {
+		for i := range faultKinds {
+			k := &faultKinds[i]
+			if !k.hits(kind) {
+				continue
+			}
+			ft.nfaults++
+			if err := ft.fail(nth, k); err != nil {
+				return fmt.Errorf("%s at operation %d (%v): %w", k.name, nth, kind, err)
+			}
+		}
+	}
+	return nil
+}
+
+// fail runs the script with one operation failing.
+func (ft *faultTest) fail(nth int, k *faultKind) error {
+	var healed atomic.Bool
+	defer watch(k.name)()
+	return ft.trial(func(n int, op mmap.Op) fault {
+		if n == nth || n > nth && k.lasting && !healed.Load() && k.hits(op.Kind) {
+			return k.fault
+		}
+		return fault{}
+	}, &healed)
+}
+
+// trial runs the script on a new store, and checks after every step that follows the
+// fault, and after each step but when nothing is to fail.
+func (ft *faultTest) trial(fail func(nth int, op mmap.Op) fault, healed *atomic.Bool) error {
+	path := filepath.Join(ft.dir, "store")
+	defer os.Remove(path)
+	hit, checked := false, false
+	r := newRunner(path, ft.opts, origin{state: emptyState()})
+	r.rec.fail = func(nth int, op mmap.Op) fault {
+		f := fail(nth, op)
+		hit = hit || f.err != nil
+		return f
+	}
+	r.tolerates = func(err error) bool { return errors.Is(err, errInjected) || isPoisoned(err) }
+	remove := mmap.Intercept(path, r.rec)
+	defer func() { remove() }()
+	defer r.abandon()
+	if err := r.trouble("open", r.open()); err != nil {
+		return err
+	}
+	for _, st := range append(ft.script, step{kind: stepReopen}) {
+		if r.db != nil {
+			if err := r.step(st); err != nil {
+				return fmt.Errorf("%s: %w", stepNames[st.kind], err)
+			}
+		}
+		if hit && healed != nil {
+			healed.Store(true)
+		}
+		if hit && !checked {
+			checked = true
+			if err := ft.afterFault(r); err != nil {
+				return err
+			}
+		}
+		if r.db != nil && r.db.IsReadOnly() {
+			remove()
+			return ft.afterPoison(r)
+		}
+	}
+	remove()
+	r.rec.fail = nil
+	if r.db == nil { // the last open failed
+		if err := r.open(); err != nil {
+			return fmt.Errorf("open once the cause is gone: %w", err)
+		}
+	}
+	if err := r.mustShow(r.newest); err != nil {
+		return err
+	}
+	return sound(r.db)
+}
+
+// afterFault opens the store again if the fault kept it from opening, and checks that
+// readers and the writer see what was committed.
+func (ft *faultTest) afterFault(r *runner) error {
+	if r.db == nil {
+		if err := r.open(); err != nil {
+			return fmt.Errorf("open once the cause is gone: %w", err)
+		}
+		if err := r.mustShow(r.newest); err != nil {
+			return err
+		}
+	}
+	if err := r.readersSeeACommit(); err != nil {
+		return err
+	}
+	if r.db.IsReadOnly() {
+		return nil
+	}
+	tx, err := r.db.Begin(true)
+	if err != nil {
+		return fmt.Errorf("begin after the fault: %w", err)
+	}
+	d, err := digestOf(tx)
+	if err := errors.Join(err, tx.Rollback()); err != nil {
+		return err
+	}
+	if d != r.states[r.newest].digest {
+		return fmt.Errorf("the writer does not see commit %d", r.newest)
+	}
+	return sound(r.db)
+}
+
+// readersSeeACommit checks that new readers see a commit that is at least as new as
+// the last acknowledged, and none that has failed.
+func (r *runner) readersSeeACommit() error {
+	d, err := digestNow(r.db)
+	if err != nil {
+		return err
+	}
+	for i := r.acked; i <= r.newest; i++ {
+		if r.states[i].digest == d {
+			return nil
+		}
+	}
+	return fmt.Errorf("readers see none of the commits %d to %d", r.acked, r.newest)
+}
+
+// afterPoison checks a store that a failed sync made read-only: it says why, readers
+// stay where they are, and what the disk may hold is as after a crash.
+func (ft *faultTest) afterPoison(r *runner) error {
+	if err := r.readersSeeACommit(); err != nil {
+		return err
+	}
+	err := r.db.Update(func(tx *folio.Tx) error { return nil })
+	if !isPoisoned(err) || !errors.Is(err, errInjected) {
+		return fmt.Errorf("a read-only store does not say why: %w", err)
+	}
+	if err := r.db.Sync(); !isPoisoned(err) {
+		return fmt.Errorf("a read-only store syncs: %w", err)
+	}
+	if r.reader != nil {
+		if err := r.endReader(); err != nil {
+			return err
+		}
+	}
+	if err := r.db.Close(); !isPoisoned(err) {
+		return fmt.Errorf("close hides the failed sync: %w", err)
+	}
+	r.db = nil
+	c := &crasher{path: filepath.Join(ft.dir, "image"), opts: ft.opts, rnd: ft.rnd, known: map[uint64]digest{}}
+	s := sampler{rnd: ft.rnd, psize: r.psize(), maxAll: 4, nrandom: 5, sparse: true}
+	var last error
+	points(nil, r.rec.events, func(_ pointKind, p *crashPoint) {
+		if p.index < len(r.rec.events) || !p.named {
+			return
+		}
+		s.choices(atSync, p, func(ch choice) bool {
+			last = c.verify(p.image(ch, nil), p, r.states, 0)
+			return last == nil
+		})
+	})
+	return last
+}

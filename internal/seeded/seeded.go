@@ -1,0 +1,57 @@
+// Package seeded holds the faults that are built into the engine under the build tag
+// folio_seeded, to test its tests: each must be caught (fuzz/seeded_test.go has the
+// table). Without the tag Has is a constant false, and nothing of them is compiled in.
+package seeded
+
+// Fault names one seeded fault. With the tag, the environment variable FOLIO_SEEDED
+// says which one is on.
+type Fault string
+
+// What is synced, and when.
+const (
+	SyncSkipped       Fault = "sync-skipped"       // a commit's sync does nothing
+	PublishedEarly    Fault = "published-early"    // readers see a commit before its sync
+	MetaFirst         Fault = "meta-first"         // the meta is written before the pages
+	OnePhase          Fault = "one-phase"          // TwoPhase does without its first sync
+	WaitSkipped       Fault = "wait-skipped"       // CommitAsync's wait does not sync
+	TargetTooLate     Fault = "target-too-late"    // a sync claims what was committed while it ran
+	SyncsBeside       Fault = "syncs-beside"       // two syncs may run at once
+	CloseUnsynced     Fault = "close-unsynced"     // Close calls durable what it has not synced
+	DurableSteps      Fault = "durable-steps-back" // the durable commit may become an older one
+	FailureForgotten  Fault = "failure-forgotten"  // a failed sync leaves the store writable
+	BornUnsynced      Fault = "born-unsynced"      // a new store gets its name before it is synced
+	DirectoryUnsynced Fault = "directory-unsynced" // the name of a new store is not synced
+	TruncatedEarly    Fault = "truncated-early"    // the end is cut off before the smaller store is durable
+)
+
+// What may be overwritten.
+const (
+	NothingPinned     Fault = "nothing-pinned"      // freed pages are reused at once
+	DurableUnpinned   Fault = "durable-unpinned"    // the durable commit keeps no pages
+	TargetUnpinned    Fault = "target-unpinned"     // a sync's target keeps no pages and no slot
+	ReadersUnpinned   Fault = "readers-unpinned"    // readers keep no pages
+	DurableSlotReused Fault = "durable-slot-reused" // the durable commit's meta is overwritten
+	ChainReusedEarly  Fault = "chain-reused-early"  // freelog pages go before what replaces them is durable
+)
+
+// What is forgotten.
+const (
+	RollbackLeaks     Fault = "rollback-leaks"      // spilled pages of a rollback stay taken
+	FailedCommitLeaks Fault = "failed-commit-leaks" // places of a commit that failed stay taken
+	FreedForgotten    Fault = "freed-forgotten"     // a commit does not record what it freed
+	UndoKeepsFreed    Fault = "undo-keeps-freed"    // an undone nested transaction frees pages all the same
+	FailedMetaStays   Fault = "failed-meta-stays"   // the meta of a commit that failed is not wiped
+)
+
+// What a recovery does.
+const (
+	ProofSkipped     Fault = "proof-skipped"      // the newest whole meta is believed
+	ParentSumIgnored Fault = "parent-sum-ignored" // a page proves itself: number, commit and own sum
+	RunsUnproven     Fault = "runs-unproven"      // runs are not part of the proof
+	BucketsUnproven  Fault = "buckets-unproven"   // nested buckets are not
+	TornMetaBelieved Fault = "torn-meta-believed" // a meta's sum is not looked at
+	RecoveryUnsynced Fault = "recovery-unsynced"  // what a killed process left is called durable unsynced
+	DurableStale     Fault = "durable-stale"      // the durable commit is the one that the meta knew
+	RejectedStay     Fault = "rejected-stay"      // refuted metas are left
+	SilentStepBack   Fault = "silent-step-back"   // a durable commit that is gone is passed over
+)
