@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -214,8 +215,9 @@ type crashCase struct {
 	opts    folio.Options
 	profile profile
 	depth   int // how often a recovery is crashed again
-	// begin draws what was done before the record begins, and how the record does.
-	begin func(t *rapid.T, o *origins) (prologue, first script)
+	// begin draws the store that the record begins with, and its first steps; nil for an
+	// empty one.
+	begin func(t *rapid.T, o *origins) (from origin, first script, err error)
 }
 
 // afterRecovery says what is done on a recovered store before it is crashed again.
@@ -242,40 +244,45 @@ var crashCases = []crashCase{
 	{name: "interval", opts: folio.Options{Sync: folio.SyncInterval, SyncEvery: time.Hour}, profile: profile{10, everyOp, lazySteps, smallSizes, fewKeys}, depth: 1},
 	{name: "spilling", opts: folio.Options{DirtyLimit: 16 << 10}, profile: profile{6, everyOp, fullSteps, mixedSizes, []int{1, 5, 100}}, depth: 1},
 	{name: "spilling, off, large pages", opts: folio.Options{Sync: folio.SyncOff, DirtyLimit: 32 << 10, PageSize: 8192}, profile: profile{6, everyOp, lazySteps, mixedSizes, []int{1, 5, 100}}, depth: 1},
-	{name: "freelog", profile: profile{12, []opKind{opPut, opPut, opDelete}, fullSteps, smallSizes, []int{1, 2}}, begin: aboutToSeal, depth: 1},
-	{name: "freelog, off", opts: folio.Options{Sync: folio.SyncOff}, profile: profile{12, []opKind{opPut, opPut, opDelete}, lazySteps, smallSizes, []int{1, 2}}, begin: aboutToSeal, depth: 1},
-	{name: "shrinking", profile: profile{6, []opKind{opPut, opDeleteRange, opDeleteBucket}, fullSteps, smallSizes, fewKeys}, begin: growAndEmpty, depth: 1},
+	{name: "freelog", profile: profile{12, []opKind{opPut, opPut, opDelete}, fullSteps, smallSizes, []int{1, 2}}, begin: sealing, depth: 1},
+	{name: "freelog, off", opts: folio.Options{Sync: folio.SyncOff}, profile: profile{12, []opKind{opPut, opPut, opDelete}, lazySteps, smallSizes, []int{1, 2}}, begin: sealing, depth: 1},
+	{name: "shrinking", profile: profile{6, []opKind{opPut, opDeleteRange, opDeleteBucket}, fullSteps, smallSizes, fewKeys}, begin: emptied, depth: 1},
 	{name: "almost full", opts: folio.Options{MaxSize: 160 << 10}, profile: profile{10, everyOp, fullSteps, mixedSizes, []int{1, 5, 100}}, depth: 1},
 }
 
-// manyCommits makes a store of many scattered free pages.
+// emptied begins with a store most of which is free, so that its end is given back.
+func emptied(t *rapid.T, o *origins) (from origin, first script, err error) {
+	n := rapid.SampledFrom([]int{150, 300, 380}).Draw(t, "keys before")
+	from, err = o.after(script{
+		{kind: stepCommit, ops: []op{{kind: opPut, n: 20, step: 1, nbytes: 100}}},
+		{kind: stepCommit, ops: []op{{kind: opPut, bucket: 1, n: n, step: 1, nbytes: 1900}}},
+		{kind: stepCommit, ops: []op{{kind: opDeleteBucket, bucket: 1}}},
+	})
+	return from, nil, err
+}
+
+// sealing begins shortly before a commit that writes freelog pages, be it that the tail
+// is sealed or that a piece of a snapshot is written, and goes on a little after it.
+func sealing(t *rapid.T, o *origins) (from origin, first script, err error) {
+	if o.seals == nil {
+		if err := o.findSeals(manyCommits()); err != nil {
+			return from, nil, err
+		}
+	}
+	at := rapid.SampledFrom(o.seals).Draw(t, "freelog page")
+	return at.from, at.steps[:rapid.IntRange(1, len(at.steps)).Draw(t, "steps of it")], nil
+}
+
+// manyCommits fragments a store, so that its freelog grows and is written anew.
 func manyCommits() script {
 	s := script{{kind: stepCommit, ops: []op{{kind: opPut, n: numKeys, step: 1, nbytes: 300}}}}
-	for i := range 400 {
-		s = append(s, step{kind: stepCommit, ops: []op{{kind: opPut, key: i * 7919 % numKeys, n: 1 + i%9, step: 53, nbytes: 100 + i%7*50}}})
-		if i%20 == 19 {
+	for i := range 900 {
+		s = append(s, step{kind: stepCommit, ops: []op{{kind: opPut, key: i * 7919 % numKeys, n: 1 + i%17, step: 53, nbytes: 100 + i%7*50}}})
+		if i%10 == 9 {
 			s = append(s, step{kind: stepSync})
 		}
 	}
 	return s
-}
-
-// aboutToSeal begins shortly before one of manyCommits' steps that write freelog pages.
-func aboutToSeal(t *rapid.T, o *origins) (prologue, first script) {
-	s := manyCommits()
-	at := rapid.SampledFrom(o.sealing(t, s)).Draw(t, "sealing step")
-	from := max(at-rapid.IntRange(0, 2).Draw(t, "steps before"), 0)
-	return s[:from], s[from : at+1]
-}
-
-// growAndEmpty makes a store most of which is free, so that its end is given back.
-func growAndEmpty(t *rapid.T, _ *origins) (prologue, first script) {
-	n := rapid.SampledFrom([]int{150, 300, 380}).Draw(t, "keys before")
-	return script{
-		{kind: stepCommit, ops: []op{{kind: opPut, n: 20, step: 1, nbytes: 100}}},
-		{kind: stepCommit, ops: []op{{kind: opPut, bucket: 1, n: n, step: 1, nbytes: 1900}}},
-		{kind: stepCommit, ops: []op{{kind: opDeleteBucket, bucket: 1}}},
-	}, nil
 }
 
 // origins makes the stores that a case's records begin with, each once.
@@ -283,15 +290,22 @@ type origins struct {
 	path  string
 	opts  folio.Options
 	made  map[string]origin
-	seals []int
+	seals []seal
 }
 
+// seal is a store whose next steps write freelog pages.
+type seal struct {
+	from  origin
+	steps script
+}
+
+func (s seal) GoString() string { return fmt.Sprintf("seal before commit %v", s.steps) }
+
+// after returns the store after a prologue.
 func (o *origins) after(prologue script) (origin, error) {
-	if len(prologue) == 0 { // created in a moment, with another UUID each time
-		return makeOrigin(o.path, o.opts, nil)
-	}
 	key := prologue.String()
-	if got, ok := o.made[key]; ok {
+	got, ok := o.made[key]
+	if ok && len(prologue) > 0 { // an empty one is made in a moment, with a UUID of its own
 		return got, nil
 	}
 	got, err := makeOrigin(o.path, o.opts, prologue)
@@ -299,32 +313,41 @@ func (o *origins) after(prologue script) (origin, error) {
 	return got, err
 }
 
-// sealing returns the steps of s that write a freelog page.
-func (o *origins) sealing(t *rapid.T, s script) []int {
-	if o.seals != nil {
-		return o.seals
-	}
+// findSeals runs s and keeps what the file holds a step or two before each freelog page
+// is written: as a process leaves it that is killed then.
+func (o *origins) findSeals(s script) error {
+	const stepsAfter = 4
 	r := newRunner(o.path, o.opts, origin{state: emptyState()})
 	r.opts.Sync = folio.SyncOff
 	defer mmap.Intercept(r.path, r.rec)()
 	defer os.Remove(r.path)
 	if err := r.open(); err != nil {
-		t.Fatalf("open: %v", err)
+		return err
 	}
 	defer r.abandon()
 	counted := coverage{n: map[string]int{}}
+	var before []origin
 	for i, st := range s {
-		before := counted.n["freelog pages"]
+		image, err := os.ReadFile(o.path)
+		if err != nil {
+			return err
+		}
+		before = append(before[max(len(before)-2, 0):], origin{image, r.states[r.newest]})
+		nseals := counted.n["freelog pages"]
 		r.rec.events = nil
 		if err := r.step(st); err != nil {
-			t.Fatalf("step %d: %v", i, err)
+			return fmt.Errorf("step %d: %w", i, err)
 		}
 		counted.add(r.rec.events, 0, r.psize())
-		if counted.n["freelog pages"] > before {
-			o.seals = append(o.seals, i)
+		if counted.n["freelog pages"] == nseals {
+			continue
+		}
+		for j, from := range before {
+			first := i - len(before) + 1 + j
+			o.seals = append(o.seals, seal{from, s[first:min(i+stepsAfter, len(s))]})
 		}
 	}
-	return o.seals
+	return nil
 }
 
 // coverage counts what the crash images of a round had pending.
@@ -391,17 +414,22 @@ func TestCrash(t *testing.T) {
 	}
 	budget = intEnv(t, "FOLIO_IMAGES", budget)
 	round := &crashRound{coverage: coverage{n: map[string]int{}}}
+	ncases := 0
 	t.Run("cases", func(t *testing.T) {
 		for _, c := range crashCases {
 			t.Run(c.name, func(t *testing.T) {
+				ncases++
 				t.Parallel()
 				round.runCase(t, c, budget/len(crashCases))
 			})
 		}
 	})
 	t.Logf("%d distinct crash images opened; the runs had %v", round.nimages, round.coverage.n)
+	if ncases < len(crashCases) || testing.Short() {
+		return // some were not asked for
+	}
 	for _, what := range []string{"truncations", "growths", "syncs", "metas", "freelog pages", "runs"} {
-		if round.coverage.n[what] == 0 && !testing.Short() {
+		if round.coverage.n[what] == 0 {
 			t.Errorf("no run had %s", what)
 		}
 	}
@@ -437,19 +465,22 @@ func (round *crashRound) runCase(t *testing.T, c crashCase, budget int) {
 
 // runScript draws a script, runs it, and crashes it everywhere.
 func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path string, maxAll int) (nimages int, err error) {
-	var prologue, first script
-	if c.begin != nil {
-		prologue, first = c.begin(rt, o)
+	begin := c.begin
+	if begin == nil {
+		begin = func(*rapid.T, *origins) (from origin, first script, err error) {
+			from, err = o.after(nil)
+			return from, nil, err
+		}
 	}
-	s := append(first, c.profile.script().Draw(rt, "script")...)
+	from, first, err := begin(rt, o)
+	if err != nil {
+		return 0, err
+	}
+	s := slices.Concat(first, c.profile.script().Draw(rt, "script"))
 	cr := &crasher{
 		path: path + ".image", opts: c.opts, known: map[uint64]digest{},
 		rnd:   rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "images"), 0)),
 		after: c.afterRecovery().script().Draw(rt, "after recovery"),
-	}
-	from, err := o.after(prologue)
-	if err != nil {
-		return 0, err
 	}
 	if err := os.WriteFile(path, from.image, 0o600); err != nil {
 		return 0, err

@@ -234,7 +234,10 @@ func (ft *faultTest) afterFault(r *runner) error {
 	if d != r.states[r.newest].digest {
 		return fmt.Errorf("the writer does not see commit %d", r.newest)
 	}
-	return sound(r.db)
+	if err := sound(r.db); err != nil {
+		return err
+	}
+	return ft.crashNow(r)
 }
 
 // readersSeeACommit checks that new readers see a commit that is at least as new as
@@ -274,17 +277,26 @@ func (ft *faultTest) afterPoison(r *runner) error {
 		return fmt.Errorf("close hides the failed sync: %w", err)
 	}
 	r.db = nil
+	return ft.crashNow(r)
+}
+
+// crashNow crashes the machine at the end of the record: a commit that has failed must
+// not be there, and what was acknowledged must.
+func (ft *faultTest) crashNow(r *runner) error {
 	c := &crasher{path: filepath.Join(ft.dir, "image"), opts: ft.opts, rnd: ft.rnd, known: map[uint64]digest{}}
-	s := sampler{rnd: ft.rnd, psize: r.psize(), maxAll: 4, nrandom: 5, sparse: true}
-	var last error
+	s := sampler{rnd: ft.rnd, psize: r.psize()}
+	var err error
 	points(nil, r.rec.events, func(_ pointKind, p *crashPoint) {
 		if p.index < len(r.rec.events) || !p.named {
 			return
 		}
-		s.choices(atSync, p, func(ch choice) bool {
-			last = c.verify(p.image(ch, nil), p, r.states, 0)
-			return last == nil
-		})
+		check := func(ch choice) bool {
+			if err = c.verify(p.image(ch, nil), p, r.states, 0); err != nil {
+				err = fmt.Errorf("a crash, with %x kept: %w", ch.kept, err)
+			}
+			return err == nil
+		}
+		_ = s.extremes(p, check) && s.random(p, 3, check)
 	})
-	return last
+	return err
 }
