@@ -425,7 +425,7 @@ func (c *committer) planFreelog() error {
 		free.truncate(c.hwm)
 	}
 	durable, freed := c.meta.durable, c.s.w.freed
-	if seeded.Has(seeded.ChainReusedEarly) {
+	if seeded.Has(seeded.RecordsDroppedEarly) {
 		durable = c.s.id
 	}
 	if seeded.Has(seeded.FreedForgotten) {
@@ -454,9 +454,6 @@ func (c *committer) planFreelog() error {
 
 // undo gives back what a failed commit took.
 func (c *committer) undo() {
-	if seeded.Has(seeded.FailedCommitLeaks) {
-		return
-	}
 	free, old := c.db.free, pgno(c.db.newest.npages)
 	free.abandon(c.freelog)
 	for i := range c.s.w.pages {
@@ -467,7 +464,7 @@ func (c *committer) undo() {
 		free.giveBack(c.truncated)
 	}
 	for _, e := range c.allocated {
-		if e = e.clip(0, old); e.npages > 0 {
+		if e = e.clip(0, old); e.npages > 0 && !seeded.Has(seeded.FailedCommitLeaks) {
 			free.giveBack(e)
 		}
 	}

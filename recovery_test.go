@@ -33,3 +33,58 @@ func TestNumberOfTornMetaIsNotUsedAgain(t *testing.T) {
 	require.Greater(t, db.newest.txid, torn)
 	mustBeSound(t, db)
 }
+
+// A store whose end is missing does not silently become an older one: a whole meta knows
+// that a newer commit was durable.
+func TestLostDurableCommitIsDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	db := testStore(t, path, nil)
+	fill(t, db, 0, 10, 100)
+	before := int64(db.newest.npages) << db.shift
+	fill(t, db, 10, 1000, 100) // one commit
+	require.NoError(t, db.Close())
+	require.NoError(t, os.Truncate(path, before))
+	for _, readOnly := range []bool{true, false} {
+		_, err := Open(path, 0, &Options{ReadOnly: readOnly})
+		require.ErrorIs(t, err, ErrCorrupt)
+		require.ErrorContains(t, err, "was durable")
+	}
+}
+
+// A meta page is believed for its sum alone: a byte that nothing else would miss makes
+// it one that is not whole.
+func TestMetaOfAWrongSum(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	db := testStore(t, path, nil)
+	fill(t, db, 0, 10, 100)
+	require.NoError(t, db.Close())
+	for i, txid := range db.slots {
+		if txid == db.newest.txid {
+			flipByte(t, path, int64(i)*minPageSize+offUUID)
+		}
+	}
+	db = testStore(t, path, &Options{ReadOnly: true})
+	require.Len(t, db.unsettled, 1)
+	require.EqualValues(t, 10, pairsOf(t, db))
+	require.NoError(t, db.Close())
+	db = testStore(t, path, nil)
+	require.NoError(t, db.Close())
+	db = testStore(t, path, &Options{ReadOnly: true})
+	require.Empty(t, db.unsettled, "an open for writing has wiped it")
+}
+
+func flipByte(t *testing.T, path string, off int64) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	b := make([]byte, 1)
+	_, err = f.ReadAt(b, off)
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte{b[0] ^ 0xff}, off)
+	require.NoError(t, err)
+}
+
+func pairsOf(t *testing.T, db *DB) (n uint64) {
+	require.NoError(t, db.View(func(tx *Tx) error { n = tx.Root().Len(); return nil }))
+	return n
+}

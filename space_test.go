@@ -17,8 +17,10 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/foliokv/folio/internal/mmap"
 	"github.com/stretchr/testify/require"
@@ -549,31 +551,27 @@ func TestFailedSyncBesideACommit(t *testing.T) {
 	require.NoError(t, tx.Put([]byte("async"), nil))
 	_, err = tx.CommitAsync()
 	require.NoError(t, err)
-	inSync, committing := make(chan struct{}), make(chan struct{})
-	var once sync.Once
+	inSync, committed := make(chan struct{}), make(chan struct{})
+	var nsyncs atomic.Int32
 	h.setFail(func(op mmap.Op) error {
 		if op.Kind != mmap.OpSync {
 			return nil
 		}
-		fail := false
-		once.Do(func() { fail = true })
-		if !fail {
+		if nsyncs.Add(1) > 1 {
 			return nil // the second sync would succeed
 		}
 		close(inSync)
-		<-committing
+		select {
+		case <-committed: // it must not be able to
+		case <-time.After(100 * time.Millisecond):
+		}
 		return syscall.EIO
 	})
 	synced := make(chan error)
 	go func() { synced <- db.Sync() }()
 	<-inSync
-	go func() {
-		for len(db.writer) == 0 {
-			runtime.Gosched() // until the commit is under way
-		}
-		close(committing)
-	}()
 	err = db.Update(func(tx *Tx) error { return tx.Put([]byte("k"), nil) })
+	close(committed)
 	require.ErrorIs(t, err, ErrSyncFailed)
 	require.ErrorIs(t, <-synced, ErrSyncFailed)
 	db.failed = errors.New("spoilt by the test")

@@ -81,6 +81,10 @@ func (c *crasher) explore(initial []byte, events []event, states []commitState, 
 	return err
 }
 
+// crashAgainEvery is how many images there are for one whose recovery is crashed too,
+// which makes some fifty more.
+const crashAgainEvery = 50
+
 // verify checks an image; one that was seen before is not opened again.
 func (c *crasher) verify(img []byte, p *crashPoint, states []commitState, depth int) error {
 	key := xxhash.Sum64(img)
@@ -90,7 +94,7 @@ func (c *crasher) verify(img []byte, p *crashPoint, states []commitState, depth 
 		return err
 	}
 	c.nimages++
-	again := depth > 0 && c.nimages%15 == 0
+	again := depth > 0 && c.nimages%crashAgainEvery == 0
 	path := c.path + fmt.Sprint(depth)
 	if err := os.WriteFile(path, img, 0o600); err != nil {
 		return err
@@ -247,6 +251,7 @@ var crashCases = []crashCase{
 	{name: "freelog", profile: profile{12, []opKind{opPut, opPut, opDelete}, fullSteps, smallSizes, []int{1, 2}}, begin: sealing, depth: 1},
 	{name: "freelog, off", opts: folio.Options{Sync: folio.SyncOff}, profile: profile{12, []opKind{opPut, opPut, opDelete}, lazySteps, smallSizes, []int{1, 2}}, begin: sealing, depth: 1},
 	{name: "shrinking", profile: profile{6, []opKind{opPut, opDeleteRange, opDeleteBucket}, fullSteps, smallSizes, fewKeys}, begin: emptied, depth: 1},
+	{name: "shrinking, off", opts: folio.Options{Sync: folio.SyncOff}, profile: profile{6, []opKind{opPut, opDeleteRange, opDeleteBucket}, lazySteps, smallSizes, fewKeys}, begin: emptied, depth: 1},
 	{name: "almost full", opts: folio.Options{MaxSize: 160 << 10}, profile: profile{10, everyOp, fullSteps, mixedSizes, []int{1, 5, 100}}, depth: 1},
 }
 
@@ -316,7 +321,7 @@ func (o *origins) after(prologue script) (origin, error) {
 // findSeals runs s and keeps what the file holds a step or two before each freelog page
 // is written: as a process leaves it that is killed then.
 func (o *origins) findSeals(s script) error {
-	const stepsAfter = 4
+	const stepsAfter = 5
 	r := newRunner(o.path, o.opts, origin{state: emptyState()})
 	r.opts.Sync = folio.SyncOff
 	defer mmap.Intercept(r.path, r.rec)()
@@ -327,6 +332,7 @@ func (o *origins) findSeals(s script) error {
 	defer r.abandon()
 	counted := coverage{n: map[string]int{}}
 	var before []origin
+	last := -1 // the step that wrote a freelog page before
 	for i, st := range s {
 		image, err := os.ReadFile(o.path)
 		if err != nil {
@@ -342,9 +348,15 @@ func (o *origins) findSeals(s script) error {
 		if counted.n["freelog pages"] == nseals {
 			continue
 		}
+		times := 1
+		if last == i-1 {
+			times = 4 // a snapshot, most likely: they are few
+		}
+		last = i
 		for j, from := range before {
 			first := i - len(before) + 1 + j
-			o.seals = append(o.seals, seal{from, s[first:min(i+stepsAfter, len(s))]})
+			at := seal{from, s[first:min(i+stepsAfter, len(s))]}
+			o.seals = append(o.seals, slices.Repeat([]seal{at}, times)...)
 		}
 	}
 	return nil
@@ -440,17 +452,13 @@ func TestCrash(t *testing.T) {
 func (round *crashRound) runCase(t *testing.T, c crashCase, budget int) {
 	dir := scratchDir(t)
 	o := &origins{path: filepath.Join(dir, "origin"), opts: c.opts, made: map[string]origin{}}
-	maxAll := 10
-	if budget < 2000 {
-		maxAll = 5 // rather more scripts
-	}
 	nimages, failing := 0, false
 	for nimages < budget && !t.Failed() {
 		rapid.Check(t, func(rt *rapid.T) {
 			if nimages >= budget && !failing {
 				return
 			}
-			n, err := round.runScript(rt, c, o, filepath.Join(dir, "store"), maxAll)
+			n, err := round.runScript(rt, c, o, filepath.Join(dir, "store"))
 			nimages += n
 			if err != nil {
 				failing = true
@@ -464,7 +472,7 @@ func (round *crashRound) runCase(t *testing.T, c crashCase, budget int) {
 }
 
 // runScript draws a script, runs it, and crashes it everywhere.
-func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path string, maxAll int) (nimages int, err error) {
+func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path string) (nimages int, err error) {
 	begin := c.begin
 	if begin == nil {
 		begin = func(*rapid.T, *origins) (from origin, first script, err error) {
@@ -476,6 +484,9 @@ func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path st
 	if err != nil {
 		return 0, err
 	}
+	// Every subset of up to 10 units where the script is one in four; rather more scripts
+	// than more of each.
+	maxAll := rapid.SampledFrom([]int{4, 4, 4, 10}).Draw(rt, "all subsets up to")
 	s := slices.Concat(first, c.profile.script().Draw(rt, "script"))
 	cr := &crasher{
 		path: path + ".image", opts: c.opts, known: map[uint64]digest{},

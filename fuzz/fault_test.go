@@ -64,7 +64,7 @@ var faultCases = []struct {
 	{"full", folio.Options{}, profile{6, everyOp, fullSteps, mixedSizes, []int{1, 5, 40}}},
 	{"two phase", folio.Options{TwoPhase: true}, profile{5, everyOp, phaseSteps, mixedSizes, []int{1, 5, 40}}},
 	{"off", folio.Options{Sync: folio.SyncOff}, profile{6, everyOp, lazySteps, mixedSizes, []int{1, 5, 40}}},
-	{"spilling", folio.Options{DirtyLimit: 16 << 10}, profile{4, everyOp, fullSteps, mixedSizes, []int{1, 40, 150}}},
+	{"spilling", folio.Options{DirtyLimit: 16 << 10}, profile{4, everyOp, fullSteps, smallSizes, []int{1, 40, 100}}},
 }
 
 // TestFaults injects as many faults as FOLIO_FAULTS says.

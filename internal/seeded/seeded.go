@@ -26,12 +26,12 @@ const (
 
 // What may be overwritten.
 const (
-	NothingPinned     Fault = "nothing-pinned"      // freed pages are reused at once
-	DurableUnpinned   Fault = "durable-unpinned"    // the durable commit keeps no pages
-	TargetUnpinned    Fault = "target-unpinned"     // a sync's target keeps no pages and no slot
-	ReadersUnpinned   Fault = "readers-unpinned"    // readers keep no pages
-	DurableSlotReused Fault = "durable-slot-reused" // the durable commit's meta is overwritten
-	ChainReusedEarly  Fault = "chain-reused-early"  // freelog pages go before what replaces them is durable
+	NothingPinned       Fault = "nothing-pinned"        // freed pages are reused at once
+	DurableUnpinned     Fault = "durable-unpinned"      // the durable commit keeps no pages
+	TargetUnpinned      Fault = "target-unpinned"       // a sync's target keeps no pages and no slot
+	ReadersUnpinned     Fault = "readers-unpinned"      // readers keep no pages
+	DurableSlotReused   Fault = "durable-slot-reused"   // the durable commit's meta is overwritten
+	RecordsDroppedEarly Fault = "records-dropped-early" // freelog records go that a proof still needs
 )
 
 // What is forgotten.
