@@ -227,11 +227,13 @@ func (db *DB) openFile(mode os.FileMode) (err error) {
 		return db.openMemory()
 	}
 	db.file, err = mmap.Open(db.path, db.opts.ReadOnly)
+	created := false
 	if errors.Is(err, fs.ErrNotExist) && !db.opts.ReadOnly {
 		err = mmap.Create(db.path, mode, newStore(db.opts.PageSize))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
+		created = err == nil
 		db.file, err = mmap.Open(db.path, false)
 	}
 	if errors.Is(err, mmap.ErrNotRegular) {
@@ -240,14 +242,33 @@ func (db *DB) openFile(mode os.FileMode) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := db.file.Lock(!db.opts.ReadOnly, db.opts.Timeout); err != nil {
-		db.file.Close()
-		if errors.Is(err, mmap.ErrLocked) {
-			return fmt.Errorf("%w after %v: %w", ErrTimeout, db.opts.Timeout, err)
-		}
-		return err
+	err = db.lockFile()
+	if err == nil && !created && !db.opts.ReadOnly {
+		err = db.syncName()
 	}
-	return nil
+	if err != nil {
+		db.file.Close()
+	}
+	return err
+}
+
+func (db *DB) lockFile() error {
+	err := db.file.Lock(!db.opts.ReadOnly, db.opts.Timeout)
+	if errors.Is(err, mmap.ErrLocked) {
+		return fmt.Errorf("%w after %v: %w", ErrTimeout, db.opts.Timeout, err)
+	}
+	return err
+}
+
+// syncName makes the file's name durable before anything is acknowledged: the process
+// that created it may have died before it did that.
+func (db *DB) syncName() error {
+	err := mmap.SyncName(db.path)
+	if errors.Is(err, fs.ErrPermission) {
+		db.log.Warn("the directory can't be synced: the name of a store just created may be lost in a crash", "path", db.path, "err", err)
+		return nil
+	}
+	return err
 }
 
 func (db *DB) openMemory() (err error) {

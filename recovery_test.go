@@ -3,10 +3,12 @@ package folio
 // recovery_test.go tests what a recovery keeps in mind beyond the commit that it picks.
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/foliokv/folio/internal/mmap"
 	"github.com/stretchr/testify/require"
 )
 
@@ -71,6 +73,38 @@ func TestMetaOfAWrongSum(t *testing.T) {
 	require.NoError(t, db.Close())
 	db = testStore(t, path, &Options{ReadOnly: true})
 	require.Empty(t, db.unsettled, "an open for writing has wiped it")
+}
+
+// An open for writing makes the name of the file durable, whoever created it: that
+// process may have died before it did so, or the sync failed.
+func TestOpenSyncsTheName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	h := intercept(t, path)
+	nsynced, boom := 0, errors.New("boom")
+	h.setFail(func(op mmap.Op) error {
+		if op.Kind != mmap.OpSyncDir {
+			return nil
+		}
+		nsynced++
+		if nsynced <= 2 {
+			return boom
+		}
+		return nil
+	})
+	for range 2 { // the creation, and then a store that is there
+		_, err := Open(path, 0o600, nil)
+		require.ErrorIs(t, err, boom)
+		require.FileExists(t, path)
+	}
+	link := path + "-link"
+	require.NoError(t, os.Symlink(path, link))
+	for range 2 {
+		require.NoError(t, testStore(t, path, nil).Close())
+		require.NoError(t, testStore(t, link, nil).Close())
+	}
+	require.Equal(t, 4, nsynced)
+	require.NoError(t, testStore(t, path, &Options{ReadOnly: true}).Close())
+	require.Equal(t, 4, nsynced, "a reader acknowledges nothing")
 }
 
 func flipByte(t *testing.T, path string, off int64) {

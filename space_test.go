@@ -366,6 +366,92 @@ func TestGrowthUnderAReader(t *testing.T) {
 	mustBeSound(t, db)
 }
 
+// Readers on several goroutines see whole commits while the file is mapped anew again
+// and again, and cut short: each commit writes its number into every pair, and the sum
+// of all into one more.
+func TestReadersUnderRemaps(t *testing.T) {
+	db, err := open(filepath.Join(t.TempDir(), "s"), 0o600, &Options{Sync: SyncOff}, 64<<10)
+	require.NoError(t, err)
+	defer db.Close()
+	const ncommits = 120
+	commit := func(i int) error {
+		return db.Update(func(tx *Tx) error {
+			if i%30 == 0 {
+				if _, err := tx.Root().DeleteRange(nil, nil); err != nil {
+					return err
+				}
+			}
+			npairs := 20 + i%30*40
+			for k := range npairs {
+				if err := tx.Put(fmt.Appendf(nil, "%05d", k), fmt.Appendf(nil, "%0200d", i)); err != nil {
+					return err
+				}
+			}
+			return tx.Put([]byte("sum"), fmt.Append(nil, npairs*i))
+		})
+	}
+	require.NoError(t, commit(0))
+	var readers sync.WaitGroup
+	var ended atomic.Bool
+	errs := make(chan error, 3)
+	for range 3 {
+		readers.Go(func() {
+			for !ended.Load() {
+				if err := db.View(isOneCommit); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	nmaps := 0
+	before := db.fm.Load()
+	for i := range ncommits {
+		require.NoError(t, commit(i))
+		if i%30 == 5 {
+			require.NoError(t, db.Update(func(tx *Tx) error { return nil }))
+			require.NoError(t, db.Sync())
+		}
+		if fm := db.fm.Load(); fm != before {
+			before = fm
+			nmaps++
+		}
+	}
+	ended.Store(true)
+	readers.Wait()
+	close(errs)
+	require.NoError(t, <-errs)
+	require.GreaterOrEqual(t, nmaps, 3, "new mappings")
+	require.NoError(t, db.Update(func(tx *Tx) error { return tx.Put([]byte("last"), nil) }))
+	require.Zero(t, db.nretired.Load(), "old mappings are released")
+	mustBeSound(t, db)
+}
+
+// isOneCommit checks what TestReadersUnderRemaps writes.
+func isOneCommit(tx *Tx) error {
+	first, sum := "", 0
+	for k, v := range tx.Root().All() {
+		if string(k) == "sum" {
+			if string(v) != fmt.Sprint(sum) {
+				return fmt.Errorf("a sum of %s, not %d", v, sum)
+			}
+			continue
+		}
+		if first == "" {
+			first = string(v)
+		}
+		if string(v) != first {
+			return fmt.Errorf("pair %s is of commit %s in one of %s", k, v, first)
+		}
+		var i int
+		if _, err := fmt.Sscanf(string(v), "%d", &i); err != nil {
+			return err
+		}
+		sum += i
+	}
+	return tx.Err()
+}
+
 // Slices of a write transaction's own stay valid when it makes the file grow.
 func TestGrowthUnderItself(t *testing.T) {
 	db, err := open(filepath.Join(t.TempDir(), "s"), 0o600, &Options{DirtyLimit: 64 << 10, Sync: SyncOff}, 64<<10)

@@ -58,10 +58,25 @@ func Publish(temp, path string) error {
 		// Where a hook failed the step before it was done.
 		return errors.Join(err, removeTemp(temp))
 	}
+	return SyncName(path)
+}
+
+// SyncName makes the name of the file at path durable, by a sync of its directory: that
+// of the file itself, where path is a symbolic link. Whoever means to acknowledge
+// writes to a file that another process may have just created has to do it: that one
+// may have died before its own sync of the directory. A directory that may be searched
+// but not read can't be synced; the error then satisfies errors.Is(err, fs.ErrPermission).
+func SyncName(path string) error {
 	if seeded.Has(seeded.DirectoryUnsynced) {
 		return nil
 	}
-	return hooked(path, OpSyncDir, func() error { return syncDir(filepath.Dir(path)) })
+	return hooked(path, OpSyncDir, func() error {
+		file, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return err
+		}
+		return syncDir(filepath.Dir(file))
+	})
 }
 
 // hooked runs a step that is no File's, past the hook registered for path if there is one.

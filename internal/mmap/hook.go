@@ -24,7 +24,7 @@ const (
 	OpSyncRange               // SyncRange
 	OpMap                     // Map
 	OpPublish                 // a new file, whole, gets its name: Create and Publish
-	OpSyncDir                 // the sync of the directory that makes the name durable
+	OpSyncDir                 // SyncName, also as the last step of those
 )
 
 var opNames = [...]string{"read", "write", "truncate", "allocate", "sync", "syncrange", "map", "publish", "syncdir"}
