@@ -2,11 +2,14 @@
 # Passes every test. Needs Go; with root, the tests on a small mounted file system run
 # too, and with lmdb-utils and db5.3-util those against mdb_load and its kin.
 #
-#   ./test.sh          everything, in under 20 minutes
+#   ./test.sh          everything, in under 25 minutes
 #   ./test.sh quick    formatting, vet and the tests once, without the race detector
-#   ./test.sh soak     crash and model tests with new seeds, until interrupted or failed
+#   ./test.sh crash    crash images, faults at every operation, kills (docs/crash-model.md)
+#   ./test.sh seeded   the tests must catch each fault that is built into the engine
+#   ./test.sh soak     all that is random with new seeds, until interrupted or failed
 set -euo pipefail
 cd "$(dirname "$0")"
+mkdir -p build
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -37,11 +40,33 @@ quick() {
 	go test ./...
 }
 
+# crash_round IMAGES FAULTS KILLS: the tests of docs/crash-model.md, with their counts.
+crash_round() {
+	step "crashes, faults, kills, readers"
+	FOLIO_IMAGES=$1 FOLIO_FAULTS=$2 FOLIO_KILLS=$3 go test -count=1 -v -timeout 0 \
+		-run 'TestCrash|TestFaults|TestKill|TestReaders' ./fuzz >build/crash.log 2>&1 || { cat build/crash.log; exit 1; }
+	grep -E '^(---|ok)|distinct|injected|kills' build/crash.log
+}
+
+seeded() {
+	step "seeded faults"
+	FOLIO_SEEDED_TABLE=1 go test -count=1 -v -timeout 60m -run TestSeededFaults ./fuzz >build/seeded.log 2>&1 || { cat build/seeded.log; exit 1; }
+	grep -E 'caught' build/seeded.log | cut -c1-160
+}
+
+power_cuts() {
+	step "power cuts"
+	(cd fuzz/powercut && go vet ./... && FOLIO_CUTS=$1 go test -count=1 -timeout 0 ./...)
+}
+
 soak() {
 	for ((round = 1; ; round++)); do
 		step "round $round"
-		go test -count=1 -timeout 60m -run 'TestModel|TestFreel|TestDamage' . -rapid.checks=2000
-		go test -count=1 -timeout 60m -v -run TestCrash ./fuzz
+		go test -count=1 -timeout 0 -run 'TestModel|TestFreel|TestDamage' . -rapid.checks=2000
+		crash_round 200000 20000 500
+		power_cuts 500
+		fuzz_round ./fuzz 60
+		fuzz_round . 60
 	done
 }
 
@@ -57,13 +82,17 @@ full() {
 	go build -C tools -o ../build/staticcheck honnef.co/go/tools/cmd/staticcheck
 	build/staticcheck ./...
 	step "tests, with the race detector and with invariants checked"
-	go test -race -timeout 30m $(go list ./... | grep -v '^github.com/foliokv/folio$')
+	FOLIO_IMAGES=2000 FOLIO_FAULTS=400 FOLIO_KILLS=20 go test -race -timeout 30m $(go list ./... | grep -v '^github.com/foliokv/folio$')
 	go test -race -timeout 30m -tags folio_invariants . -rapid.checks=200
 	step "tests, as they are built for use"
-	go test -timeout 30m ./...
+	go test -timeout 30m $(go list ./... | grep -v /fuzz$)
+	go test -run 'Fuzz|SeededTable' ./fuzz
+	crash_round 100000 6000 500
+	seeded
+	power_cuts 60
 	step "a round of each fuzz target"
-	fuzz_round . 10
-	fuzz_round ./cmd/kvtool/internal/dumptext 10
+	fuzz_round ./fuzz 10
+	fuzz_round . 5
 	fuzz_round ./cmd/kvtool/internal/bucketpath 5
 	step "bench module"
 	(cd bench && go vet ./... && go test ./...)
@@ -72,6 +101,8 @@ full() {
 case "${1:-full}" in
 full) full ;;
 quick) quick ;;
+crash) crash_round 100000 6000 500 ;;
+seeded) seeded ;;
 soak) soak ;;
-*) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+*) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
