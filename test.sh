@@ -82,7 +82,7 @@ full() {
 	go build -C tools -o ../build/staticcheck honnef.co/go/tools/cmd/staticcheck
 	build/staticcheck ./...
 	step "tests, with the race detector and with invariants checked"
-	FOLIO_IMAGES=2000 FOLIO_FAULTS=400 FOLIO_KILLS=20 go test -race -timeout 30m $(go list ./... | grep -v '^github.com/foliokv/folio$')
+	FOLIO_IMAGES=1000 FOLIO_FAULTS=200 FOLIO_KILLS=20 go test -race -timeout 30m $(go list ./... | grep -v '^github.com/foliokv/folio$')
 	go test -race -timeout 30m -tags folio_invariants . -rapid.checks=200
 	step "tests, as they are built for use"
 	go test -timeout 30m $(go list ./... | grep -v /fuzz$)

@@ -33,7 +33,6 @@ type crasher struct {
 	nimages int               // distinct images opened
 	known   map[uint64]digest // what each of them shows
 	after   script            // what is done on a recovered store, to be crashed again
-	limit   int               // of images
 	refuted *refutedCounter
 }
 
