@@ -85,27 +85,25 @@ func (c *crasher) explore(initial []byte, events []event, states []commitState, 
 const crashAgainEvery = 50
 
 // verify checks an image; one that was seen before is not opened again.
-func (c *crasher) verify(img []byte, p *crashPoint, states []commitState, depth int) error {
+func (c *crasher) verify(img []byte, p *crashPoint, states []commitState, depth int) (err error) {
 	key := xxhash.Sum64(img)
 	d, seen := c.known[key]
-	if seen {
-		_, err := p.match(d, states)
-		return err
+	if !seen {
+		c.nimages++
+		path := c.path + fmt.Sprint(depth)
+		if err := os.WriteFile(path, img, 0o600); err != nil {
+			return err
+		}
+		if depth > 0 && c.nimages%crashAgainEvery == 0 {
+			d, err = c.openAgainAndAgain(path, img, p, states, depth)
+		} else {
+			d, err = c.openOnce(path)
+		}
+		if err != nil {
+			return err
+		}
+		c.known[key] = d
 	}
-	c.nimages++
-	again := depth > 0 && c.nimages%crashAgainEvery == 0
-	path := c.path + fmt.Sprint(depth)
-	if err := os.WriteFile(path, img, 0o600); err != nil {
-		return err
-	}
-	if again {
-		return c.verifyAgain(path, img, p, states, depth)
-	}
-	d, err := c.openOnce(path)
-	if err != nil {
-		return err
-	}
-	c.known[key] = d
 	_, err = p.match(d, states)
 	return err
 }
@@ -171,22 +169,22 @@ func (c *crasher) commitAfter(db *folio.DB) error {
 	return nil
 }
 
-// verifyAgain opens an image under the hook, first for reading only, goes on with a
-// few steps, and crashes all of that.
-func (c *crasher) verifyAgain(path string, img []byte, p *crashPoint, states []commitState, depth int) error {
+// openAgainAndAgain opens an image first for reading only, and then under the hook, goes
+// on with a few steps, and crashes all of that.
+func (c *crasher) openAgainAndAgain(path string, img []byte, p *crashPoint, states []commitState, depth int) (d digest, err error) {
 	readOnly := c.opts
 	readOnly.ReadOnly = true
 	db, err := folio.Open(path, 0, &readOnly)
 	if err != nil {
-		return fmt.Errorf("open for reading only: %w", err)
+		return 0, fmt.Errorf("open for reading only: %w", err)
 	}
-	d, err := digestNow(db)
+	d, err = digestNow(db)
 	if err := errors.Join(err, db.Close()); err != nil {
-		return err
+		return 0, err
 	}
 	at, err := p.match(d, states)
 	if err != nil {
-		return fmt.Errorf("opened for reading only: %w", err)
+		return 0, fmt.Errorf("opened for reading only: %w", err)
 	}
 	r := newRunner(path, c.opts, origin{img, states[at]})
 	r.states = p.allowed(at, states)
@@ -194,13 +192,14 @@ func (c *crasher) verifyAgain(path string, img []byte, p *crashPoint, states []c
 	r.scribe.version = 1 << 20
 	r.tolerates = tolerateFull(c.opts)
 	if err := r.record(c.after); err != nil {
-		return fmt.Errorf("after recovery: %w", err)
+		r.abandon()
+		return 0, fmt.Errorf("after recovery: %w", err)
 	}
 	few := sampler{rnd: c.rnd, psize: r.psize(), maxAll: 4, nrandom: 2, sparse: true}
 	if err := c.explore(img, r.rec.events, r.states, few, depth-1); err != nil {
-		return fmt.Errorf("a second crash: %w", err)
+		return 0, fmt.Errorf("a second crash: %w", err)
 	}
-	return nil
+	return d, nil
 }
 
 func tolerateFull(opts folio.Options) func(error) bool {
