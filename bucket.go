@@ -418,6 +418,9 @@ func (b *Bucket) create(name []byte) (nested *Bucket, err error) {
 		default:
 			return err
 		}
+		if s.w.nextTree >= maxCounter {
+			return corrupt(0, "bucket id %d is the last that there is", s.w.nextTree)
+		}
 		s.w.nextTree++
 		var raw [recordSize]byte
 		putRecord(raw[:], record{id: s.w.nextTree})

@@ -523,6 +523,7 @@ func (c *committer) writePages() error {
 			bufs = append(bufs, w[i].p)
 			next += pgno(len(w[i].p) >> c.db.shift)
 		}
+		c.db.fm.Load().forget(first, next)
 		if err := c.db.file.Pwritev(bufs, int64(first)<<c.db.shift); err != nil {
 			return fmt.Errorf("write pages %d to %d: %w", first, next-1, err)
 		}
@@ -854,6 +855,9 @@ func (db *DB) runHook(fn func()) {
 // commitEmpty writes a meta that says that the commit before it is durable, so that
 // the next open has nothing to prove; that one is durable, the writer lock is held.
 func (db *DB) commitEmpty() error {
+	if err := db.numbersLeft(); err != nil {
+		return err
+	}
 	s := db.startWrite()
 	defer s.slot.Release()
 	c := &committer{s: s, db: db, hwm: s.pg.npages}
@@ -919,6 +923,7 @@ func (s *txState) spill(p page, npages int) (pgno, uint64, error) {
 	}
 	s.db.burned = max(s.db.burned, s.id)
 	sum := p.seal(n, s.id)
+	s.db.fm.Load().forget(n, n+pgno(npages))
 	if err := s.db.file.Pwritev([][]byte{p}, int64(n)<<s.db.shift); err != nil {
 		s.unspill(extent{n, uint64(npages)})
 		return 0, 0, fmt.Errorf("write page %d early: %w", n, err)

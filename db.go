@@ -429,11 +429,24 @@ func (db *DB) lockWriter(ctx context.Context) (*txState, error) {
 	if err := db.takeWriter(ctx); err != nil {
 		return nil, err
 	}
-	if err := db.failure(); err != nil {
+	err := db.failure()
+	if err == nil {
+		err = db.numbersLeft()
+	}
+	if err != nil {
 		<-db.writer
 		return nil, err
 	}
 	return db.startWrite(), nil
+}
+
+// numbersLeft fails where there is no number for another commit. No store gets there,
+// so it is one that lies; a meta with a larger number could not be read again.
+func (db *DB) numbersLeft() error {
+	if last := max(db.newest.txid, db.burned); last >= maxCounter {
+		return corrupt(0, "commit number %d is the last that there is", last)
+	}
+	return nil
 }
 
 // takeWriter takes the writer lock, of a store that need not be writable.

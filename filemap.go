@@ -55,6 +55,21 @@ func (fm *fileMap) inherit(old *fileMap) {
 	}
 }
 
+// forget takes pages from first up to end for unverified, with the run that first lies
+// in: they are about to be written. A sound store has no reference to them. One whose
+// free list lies may have, and must then meet a wrong sum, not new content that passes
+// for what was verified before.
+func (fm *fileMap) forget(first, end pgno) {
+	head := first
+	for fm.verified[head].Load() == insideRun {
+		head--
+	}
+	fm.verified[head].Store(unverified)
+	for n := first; n < end; n++ {
+		fm.verified[n].Store(unverified)
+	}
+}
+
 func (fm *fileMap) unmap() {
 	fm.m.Unmap()
 	fm.words.Unmap()

@@ -48,12 +48,18 @@ type pager struct {
 	w        *layers // nil in a read transaction
 }
 
-// fold reduces a sum to the word kept per page; 0 means not verified.
+// Words kept per page that are no page's sum.
+const (
+	unverified uint32 = iota
+	insideRun         // it belongs to the run that begins at the next lower page of another word
+)
+
+// fold reduces a sum to the word kept per page.
 func fold(sum uint64) uint32 {
-	if f := uint32(sum); f != 0 {
+	if f := uint32(sum); f > insideRun {
 		return f
 	}
-	return 1
+	return insideRun + 1
 }
 
 // foldRun is fold for a run. It differs, so that what was proven as a run is not taken
@@ -143,6 +149,9 @@ func (pg *pager) loadRun(r runRef) (page, error) {
 	}
 	if err := pg.verifySum(p, r.pgno, r.sum); err != nil {
 		return nil, err
+	}
+	for i := r.pgno + 1; i < r.pgno+n; i++ {
+		pg.verified[i].Store(insideRun)
 	}
 	pg.verified[r.pgno].Store(foldRun(r.sum))
 	return p, nil

@@ -122,3 +122,70 @@ func pairsOf(t *testing.T, db *DB) (n uint64) {
 	require.NoError(t, db.View(func(tx *Tx) error { n = tx.Root().Len(); return nil }))
 	return n
 }
+
+// Where the numbers of commits and buckets are used up, which takes a meta that lies,
+// nothing is written that could not be read again.
+func TestNumbersUsedUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	b := newStore(minPageSize)
+	m, err := decodeMeta(b[:minPageSize], 0)
+	require.NoError(t, err)
+	write := func() {
+		m.encode(b[:minPageSize], 0)
+		require.NoError(t, os.WriteFile(path, b, 0o600))
+	}
+	m.txid, m.nextTree = 7, maxCounter
+	m.free.tail = emptyTail(t, 7)
+	write()
+	db := testStore(t, path, nil)
+	require.ErrorIs(t, db.Update(func(tx *Tx) error {
+		_, err := tx.CreateBucket([]byte("b"))
+		return err
+	}), ErrCorrupt)
+	require.NoError(t, db.Close())
+
+	m.txid, m.nextTree = maxCounter-1, 0
+	m.free.tail = emptyTail(t, maxCounter-1)
+	write()
+	db = testStore(t, path, nil)
+	fill(t, db, 0, 1, 1) // the last commit
+	err = db.Update(func(tx *Tx) error { return nil })
+	require.ErrorIs(t, err, ErrCorrupt)
+	require.ErrorContains(t, err, "is the last that there is")
+	require.NoError(t, db.Close())
+	db = testStore(t, path, nil)
+	require.EqualValues(t, 1, pairsOf(t, db))
+	mustBeSound(t, db)
+}
+
+// emptyTail is the freelog of a store without a free page, as of commit txid.
+func emptyTail(_ *testing.T, txid txid) []byte {
+	return newFreelist(numMetas, txid).state().tail
+}
+
+// A page that is written is no longer taken for verified, nor is the run that it lies
+// in: a free list that lies may give a page that is in use, and what is read there must
+// then be found to be wrong.
+func TestWrittenPagesAreVerifiedAgain(t *testing.T) {
+	db := testStore(t, filepath.Join(t.TempDir(), "s"), nil)
+	fm := db.fm.Load()
+	words := func(n ...uint32) {
+		for i, w := range n {
+			fm.verified[10+i].Store(w)
+		}
+	}
+	read := func() (got [6]uint32) {
+		for i := range got {
+			got[i] = fm.verified[10+i].Load()
+		}
+		return got
+	}
+	words(5, 6, insideRun, insideRun, insideRun, 7)
+	fm.forget(13, 14)
+	require.Equal(t, [6]uint32{5, 0, insideRun, 0, insideRun, 7}, read(), "with the head of its run")
+	words(5, 6, insideRun, insideRun, insideRun, 7)
+	fm.forget(10, 12)
+	require.Equal(t, [6]uint32{0, 0, insideRun, insideRun, insideRun, 7}, read())
+	require.NotContains(t, []uint32{unverified, insideRun}, fold(0))
+	require.NotContains(t, []uint32{unverified, insideRun}, fold(1))
+}

@@ -11,10 +11,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/foliokv/folio"
 	"github.com/foliokv/folio/internal/mmap"
@@ -111,12 +109,6 @@ type faultTest struct {
 	nfaults int
 }
 
-// watch makes a run that hangs a panic with everyone's stack.
-func watch(what string) (stop func() bool) {
-	debug.SetTraceback("all")
-	return time.AfterFunc(2*time.Minute, func() { panic(what + " hangs") }).Stop
-}
-
 // everyOperation counts the operations of the run, and then fails each.
 func (ft *faultTest) everyOperation() error {
 	var kinds []mmap.OpKind
@@ -145,7 +137,7 @@ func (ft *faultTest) everyOperation() error {
 // fail runs the script with one operation failing.
 func (ft *faultTest) fail(nth int, k *faultKind) error {
 	var healed atomic.Bool
-	defer watch(k.name)()
+	defer watch(k.name, hangLimit)()
 	return ft.trial(func(n int, op mmap.Op) fault {
 		if n == nth || n > nth && k.lasting && !healed.Load() && k.hits(op.Kind) {
 			return k.fault

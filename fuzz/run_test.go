@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"testing"
 	"time"
@@ -55,6 +56,15 @@ func scratchDir(t *testing.T) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
+}
+
+// hangLimit is how long what takes moments may take on the slowest machine.
+const hangLimit = 2 * time.Minute
+
+// watch ends the process, with everyone's stack, where something hangs.
+func watch(what string, limit time.Duration) (stop func() bool) {
+	debug.SetTraceback("all")
+	return time.AfterFunc(limit, func() { panic(what + " hangs") }).Stop
 }
 
 // commitState is the store after one commit.

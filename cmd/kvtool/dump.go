@@ -11,7 +11,7 @@ import (
 
 	"github.com/foliokv/folio"
 	"github.com/foliokv/folio/cmd/kvtool/internal/bucketpath"
-	"github.com/foliokv/folio/cmd/kvtool/internal/dumptext"
+	"github.com/foliokv/folio/internal/dumptext"
 	"github.com/spf13/cobra"
 )
 
