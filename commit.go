@@ -192,7 +192,7 @@ func (c *committer) writeOut(sync bool) error {
 // from the published one to the newest, the durable one, and a sync's target.
 func (db *DB) pins() []txid {
 	if seeded.Has(seeded.NothingPinned) {
-		return nil
+		return []txid{db.newest.txid}
 	}
 	db.mu.Lock()
 	pins := []txid{db.durable, db.newest.txid}
