@@ -15,6 +15,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -65,6 +66,11 @@ type examination struct {
 // run examines the file.
 func (e *examination) run() {
 	e.t.Helper()
+	defer func() { // a panic is a failure of this input, not the end of all tests
+		if p := recover(); p != nil {
+			e.t.Fatalf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
 	e.must("write the file", os.WriteFile(e.path, e.file, 0o600))
 	opened := e.readOnly()
 	e.mustBeUnchanged("after a read-only open")

@@ -80,7 +80,7 @@ var opsSeeds = []string{
 	`store 8 2 5
 	putmany bucket=0 key=0 n=120 m=2 value=2304
 	create bucket=0 key=16384 n=3
-	putmany bucket=1 key=53248 n=30 m=0 value=256
+	putmany bucket=1 key=43008 n=30 m=0 value=256
 	end n=0
 	cursor n=0 bucket=0
 	step n=0 m=0 key=0
@@ -136,6 +136,139 @@ var opsSeeds = []string{
 	use n=1 m=2 key=9 value=0
 	probe bucket=0 key=1 key2=2
 	end n=0`,
+	// A cursor and a handle of the outer transaction, used in one that is undone.
+	`store 0 16 1
+	putmany bucket=0 key=0 n=200 m=0 value=1024
+	create bucket=0 key=20480 n=50
+	cursor n=0 bucket=0
+	handle n=0 m=0 bucket=1
+	step n=0 m=34 key=0
+	nested
+	step n=0 m=58 key=0
+	deletemany bucket=0 key=0 n=150 m=0
+	step n=0 m=2 key=0
+	use n=0 m=1 key=3 value=1000
+	handle n=1 m=0 bucket=1
+	nested
+	deletebucket bucket=0 key=0 n=0 m=0
+	use n=0 m=0 key=3 value=0
+	step n=0 m=3 key=0
+	end n=3
+	use n=0 m=0 key=3 value=0
+	step n=0 m=18 key=0
+	end n=2
+	step n=0 m=2 key=0
+	use n=0 m=3 key=3 value=0
+	use n=1 m=0 key=3 value=0
+	step n=0 m=5 key=0
+	end n=0
+	compare`,
+	// Pairs that grow and shrink across the limits of cells and pages.
+	`store 0 16 5
+	putmany bucket=0 key=0 n=40 m=0 value=256
+	putmany bucket=0 key=3 n=9 m=2 value=2816
+	putmany bucket=0 key=0 n=40 m=0 value=2400
+	probe bucket=0 key=3 key2=20
+	end n=0
+	putmany bucket=0 key=0 n=30 m=1 value=256
+	putmany bucket=0 key=5 n=30 m=1 value=2800
+	walk bucket=0 n=2 m=1 key=100
+	probe bucket=0 key=7 key2=30
+	end n=0
+	deletemany bucket=0 key=0 n=30 m=1
+	end n=0
+	check`,
+	// Spilled pages change again, while slices of them are in use and a reader looks on.
+	`store 8 16 4
+	putmany bucket=0 key=0 n=255 m=0 value=1024
+	end n=0
+	reader n=0
+	putmany bucket=0 key=0 n=255 m=0 value=1300
+	walk bucket=0 n=6 m=3 key=300
+	putmany bucket=0 key=100 n=255 m=0 value=1400
+	walk bucket=0 n=7 m=3 key=100
+	putmany bucket=0 key=0 n=255 m=0 value=1310
+	nested
+	putmany bucket=0 key=0 n=200 m=0 value=1350
+	walk bucket=0 n=1 m=2 key=30
+	end n=2
+	deleterange bucket=0 key=20 key2=200 n=0
+	end n=0
+	reader n=1
+	putmany bucket=0 key=0 n=255 m=0 value=1024
+	end n=0
+	putmany bucket=0 key=50 n=255 m=0 value=1024
+	end n=0
+	reader n=0
+	reader n=1
+	compare`,
+	// A cursor that moved in a transaction that is undone, in a leaf that is no more.
+	`store 0 16 0
+	putmany bucket=0 key=10 n=30 m=2 value=512
+	cursor n=0 bucket=0
+	step n=0 m=0 key=0
+	nested
+	put bucket=0 key=20 value=256
+	step n=0 m=2 key=0
+	end n=2
+	step n=0 m=2 key=0
+	step n=0 m=5 key=0
+	end n=0`,
+	// A bucket's record goes to its parent in a transaction that is undone.
+	`store 0 16 1
+	create bucket=0 key=1 n=2
+	create bucket=1 key=2 n=2
+	create bucket=0 key=3 n=2
+	end n=0
+	putmany bucket=2 key=5 n=100 m=0 value=1024
+	nested
+	deletebucket bucket=0 key=0 n=1 m=0
+	end n=2
+	put bucket=1 key=9 value=256
+	putmany bucket=2 key=200 n=100 m=0 value=1024
+	end n=0
+	check`,
+	// The handle of a bucket that is gone, and functions of a transaction that is undone.
+	`store 0 16 1
+	create bucket=0 key=1 n=3
+	handle n=0 m=0 bucket=1
+	deletebucket bucket=0 key=0 n=0 m=0
+	use n=0 m=0 key=3 value=0
+	create bucket=0 key=1 n=1
+	use n=0 m=1 key=3 value=256
+	nested
+	hook
+	end n=2
+	nested
+	hook
+	end n=0
+	hook
+	end n=0
+	begin
+	hook
+	end n=2`,
+	// A cell that keeps only the first bytes of its key, on a page of a longer prefix.
+	`store 0 16 5
+	putmany bucket=0 key=86 n=3 m=0 value=256
+	put bucket=0 key=86 value=2048
+	probe bucket=0 key=86 key2=88
+	walk bucket=0 n=1 m=15 key=200
+	end n=0
+	check`,
+	// Separators that are in runs.
+	`store 0 16 8
+	putmany bucket=0 key=0 n=36 m=0 value=0
+	end n=0
+	delete bucket=0 key=36
+	end n=0
+	putmany bucket=0 key=30 n=100 m=0 value=256
+	end n=0
+	deleterange bucket=0 key=10 key2=90 n=0
+	check
+	end n=0
+	deletemany bucket=0 key=0 n=120 m=0
+	end n=0
+	check`,
 }
 
 // storeOpKinds are all operations.
@@ -191,6 +324,7 @@ type opsLevel struct {
 	c       *contents
 	managed bool
 	hooks   []int
+	lent    []lentSlice
 }
 
 // opsHandle is a bucket that was opened in the transaction of a level.
@@ -216,6 +350,9 @@ const (
 	cursorAt
 	cursorAfter
 )
+
+// lentSlice is what was had from a transaction, and what it held then.
+type lentSlice struct{ slice, was []byte }
 
 // opsRun is one run of a script.
 type opsRun struct {
@@ -503,16 +640,19 @@ func (r *opsRun) ended(l *opsLevel, id uint64, committed, visible bool) {
 // body runs operations in a transaction until one ends it, or the script.
 func (r *opsRun) body(l *opsLevel) (how int) {
 	r.levels = append(r.levels, l)
-	defer func() { r.levels = r.levels[:len(r.levels)-1] }()
+	how = endKeep
 	for r.at < len(r.s.ops) {
 		op := &r.s.ops[r.at]
 		r.at++
 		if op.kind.run == nil {
-			return op.args.n % 4
+			how = op.args.n % 4
+			break
 		}
 		op.kind.run(r, &op.args)
 	}
-	return endKeep
+	r.compareLent(l)
+	r.levels = r.levels[:len(r.levels)-1]
+	return how
 }
 
 func (r *opsRun) nested(*opArgs) {
@@ -539,6 +679,22 @@ func (r *opsRun) nested(*opArgs) {
 		if h.layer >= len(r.levels) {
 			h.layer = len(r.levels) - 1
 			h.doubtful = h.doubtful || how >= endUndo
+		}
+	}
+}
+
+// lend keeps a slice that the transaction handed out: it must not change before that ends.
+func (r *opsRun) lend(b []byte) {
+	const most = 150
+	if l := r.level(); len(l.lent) < most && len(b) > 0 {
+		l.lent = append(l.lent, lentSlice{b, bytes.Clone(b)})
+	}
+}
+
+func (r *opsRun) compareLent(l *opsLevel) {
+	for _, s := range l.lent {
+		if !bytes.Equal(s.slice, s.was) {
+			r.t.Fatalf("a slice of %d bytes has changed before its transaction ended", len(s.was))
 		}
 	}
 }
@@ -613,7 +769,7 @@ var strides = [...]int{1, 1, 7, 101}
 func (r *opsRun) putMany(a *opArgs) {
 	b, c := r.bucket(a.bucket)
 	for i := range a.n + 1 {
-		r.put(b, c, a.key&^0xfff|(a.key+i*strides[a.m%len(strides)])&0xfff, a.value)
+		r.put(b, c, a.key&^keyIndex|(a.key+i*strides[a.m%len(strides)])&keyIndex, a.value)
 	}
 }
 
@@ -635,7 +791,7 @@ func (r *opsRun) deleteKey(b *folio.Bucket, c *contents, k []byte) {
 func (r *opsRun) deleteMany(a *opArgs) {
 	b, c := r.bucket(a.bucket)
 	for i := range a.n + 1 {
-		r.deleteKey(b, c, r.key(a.key&^0xfff|(a.key+i*strides[a.m%len(strides)])&0xfff))
+		r.deleteKey(b, c, r.key(a.key&^keyIndex|(a.key+i*strides[a.m%len(strides)])&keyIndex))
 	}
 }
 
@@ -707,7 +863,7 @@ func (r *opsRun) walk(a *opArgs) {
 			continue
 		}
 		nchanges++
-		other := a.key&^0xfff | (a.key+i*37)&0xfff
+		other := a.key&^keyIndex | (a.key+i*37)&keyIndex
 		switch (a.n>>1 + nchanges) % 4 {
 		case 0:
 			r.move(cur, c, moveDelete, nil)
@@ -744,7 +900,7 @@ func (r *opsRun) create(a *opArgs) {
 	c.buckets[name] = r.newBucket()
 	r.setKey(c, name, true)
 	for i := range a.n {
-		r.put(sub, c.buckets[name], i*7&0xfff, 0x400)
+		r.put(sub, c.buckets[name], i*7&keyIndex, 0x400)
 	}
 }
 
@@ -829,6 +985,7 @@ func (r *opsRun) probe(a *opArgs) {
 	keys := r.info[c].keys
 	for _, k := range [][]byte{r.key(a.key), r.key(a.key2)} {
 		v, want := b.Get(k), c.pairs[string(k)]
+		r.lend(v)
 		if (v != nil) != (want != nil) || !bytes.Equal(v, want) {
 			r.t.Fatalf("get %.60q: %d bytes, should be %d", k, len(v), len(want))
 		}
@@ -989,6 +1146,8 @@ func (r *opsRun) move(cur *opsCursor, c *contents, how int, seek []byte) bool {
 	if cur.doubtful {
 		return false
 	}
+	r.lend(k)
+	r.lend(v)
 	if c == nil {
 		if k != nil {
 			r.t.Fatalf("a cursor over a bucket that is gone gives %.60q", k)

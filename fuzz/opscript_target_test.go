@@ -232,15 +232,24 @@ var keyFamilies = []struct {
 	{"lengths", 500, func(i, _ int) []byte {
 		return append(bytes.Repeat([]byte{byte(i % 5)}, i*i%3000), fmt.Append(nil, i)...)
 	}},
+	{"in runs", 300, func(i, psize int) []byte { // and what separates them is too
+		return fmt.Appendf(nil, "%s%04d", strings.Repeat("r", psize/4+20), i*3)
+	}},
 }
+
+// The low bits of a key's number say which of its family it is.
+const (
+	keyIndexBits = 11
+	keyIndex     = 1<<keyIndexBits - 1
+)
 
 // keyNumber splits the number of a key: most are of the script's own family.
 func keyNumber(key, home int) (family, i int) {
 	family = home
 	if key&0x8000 != 0 {
-		family = key >> 12 & 7
+		family = key >> keyIndexBits & 15 % len(keyFamilies)
 	}
-	return family, key & 0xfff % keyFamilies[family].n
+	return family, key & keyIndex % keyFamilies[family].n
 }
 
 func keyOf(key, home, psize int) []byte {
