@@ -855,15 +855,15 @@ func (db *DB) runHook(fn func()) {
 // commitEmpty writes a meta that says that the commit before it is durable, so that
 // the next open has nothing to prove; that one is durable, the writer lock is held.
 func (db *DB) commitEmpty() error {
-	if err := db.numbersLeft(); err != nil {
+	s, err := db.startWrite()
+	if err != nil {
 		return err
 	}
-	s := db.startWrite()
 	defer s.slot.Release()
 	c := &committer{s: s, db: db, hwm: s.pg.npages}
 	c.meta = db.newest
 	c.meta.txid, c.meta.clean, c.meta.durable = s.id, true, db.newest.txid
-	err := c.planFreelog()
+	err = c.planFreelog()
 	if err == nil {
 		err = c.writeOut(true)
 	}

@@ -430,23 +430,15 @@ func (db *DB) lockWriter(ctx context.Context) (*txState, error) {
 		return nil, err
 	}
 	err := db.failure()
+	var s *txState
 	if err == nil {
-		err = db.numbersLeft()
+		s, err = db.startWrite()
 	}
 	if err != nil {
 		<-db.writer
 		return nil, err
 	}
-	return db.startWrite(), nil
-}
-
-// numbersLeft fails where there is no number for another commit. No store gets there,
-// so it is one that lies; a meta with a larger number could not be read again.
-func (db *DB) numbersLeft() error {
-	if last := max(db.newest.txid, db.burned); last >= maxCounter {
-		return corrupt(0, "commit number %d is the last that there is", last)
-	}
-	return nil
+	return s, nil
 }
 
 // takeWriter takes the writer lock, of a store that need not be writable.
@@ -468,8 +460,14 @@ func (db *DB) takeWriter(ctx context.Context) error {
 	return nil
 }
 
-// startWrite sets the writer's state up; the writer lock is held.
-func (db *DB) startWrite() *txState {
+// startWrite sets the writer's state up; the writer lock is held. It fails where there
+// is no number for another commit: a meta with a larger one could not be read again. No
+// store gets there, so it is one that lies.
+func (db *DB) startWrite() (*txState, error) {
+	last := max(db.newest.txid, db.burned)
+	if last >= maxCounter {
+		return nil, corrupt(0, "commit number %d is the last that there is", last)
+	}
 	s := db.writeTx
 	if s == nil {
 		s = &txState{db: db, writable: true, byName: map[treeName]*tree{}}
@@ -478,11 +476,11 @@ func (db *DB) startWrite() *txState {
 		db.writeTx = s
 	}
 	m := &db.newest // only the writer changes it
-	s.base, s.id = m.txid, max(m.txid, db.burned)+1
+	s.base, s.id = m.txid, last+1
 	s.slot, s.slotHint = db.table.AcquireAt(s.slotHint, uint64(m.txid))
 	s.start(db.fm.Load(), m.npages, m.root)
 	s.w.nextTree = m.nextTree
-	return s
+	return s, nil
 }
 
 // endWrite gives up a write transaction and the writer lock. What it did not commit

@@ -78,8 +78,8 @@ func (db *DB) recover() (r recovered, err error) {
 	if r.free == nil {
 		return r, fmt.Errorf("no commit of the store is whole: %w", refuted)
 	}
-	if durable := found.durable; durable > r.base.txid && !seeded.Has(seeded.SilentStepBack) {
-		return r, errors.Join(corrupt(0, "commit %d was durable, but the newest that is whole is %d", durable, r.base.txid), refuted)
+	if found.durable > r.base.txid && !seeded.Has(seeded.SilentStepBack) {
+		return r, errors.Join(corrupt(0, "commit %d was durable, but the newest that is whole is %d", found.durable, r.base.txid), refuted)
 	}
 	if found.claimed <= r.base.txid+maxClaim {
 		r.seen = max(r.seen, found.claimed)

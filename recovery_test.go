@@ -135,7 +135,7 @@ func TestNumbersUsedUp(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, b, 0o600))
 	}
 	m.txid, m.nextTree = 7, maxCounter
-	m.free.tail = emptyTail(t, 7)
+	m.free = newFreelist(numMetas, 7).state()
 	write()
 	db := testStore(t, path, nil)
 	require.ErrorIs(t, db.Update(func(tx *Tx) error {
@@ -145,7 +145,7 @@ func TestNumbersUsedUp(t *testing.T) {
 	require.NoError(t, db.Close())
 
 	m.txid, m.nextTree = maxCounter-1, 0
-	m.free.tail = emptyTail(t, maxCounter-1)
+	m.free = newFreelist(numMetas, maxCounter-1).state()
 	write()
 	db = testStore(t, path, nil)
 	fill(t, db, 0, 1, 1) // the last commit
@@ -156,11 +156,6 @@ func TestNumbersUsedUp(t *testing.T) {
 	db = testStore(t, path, nil)
 	require.EqualValues(t, 1, pairsOf(t, db))
 	mustBeSound(t, db)
-}
-
-// emptyTail is the freelog of a store without a free page, as of commit txid.
-func emptyTail(_ *testing.T, txid txid) []byte {
-	return newFreelist(numMetas, txid).state().tail
 }
 
 // A page that is written is no longer taken for verified, nor is the run that it lies

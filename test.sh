@@ -48,10 +48,10 @@ quick() {
 	go test ./...
 }
 
-# crash_round IMAGES FAULTS KILLS: the tests of docs/crash-model.md, with their counts.
+# crash_round [IMAGES FAULTS KILLS]: the tests of docs/crash-model.md, with their counts.
 crash_round() {
 	step "crashes, faults, kills, readers"
-	FOLIO_IMAGES=$1 FOLIO_FAULTS=$2 FOLIO_KILLS=$3 go test -count=1 -v -timeout 0 \
+	FOLIO_IMAGES=${1:-100000} FOLIO_FAULTS=${2:-6000} FOLIO_KILLS=${3:-500} go test -count=1 -v -timeout 0 \
 		-run 'TestCrash|TestFaults|TestKill|TestReaders' ./fuzz >build/crash.log 2>&1 || { cat build/crash.log; exit 1; }
 	grep -E '^(---|ok)|distinct|injected|kills' build/crash.log
 }
@@ -95,7 +95,7 @@ full() {
 	step "tests, as they are built for use"
 	go test -timeout 30m $(go list ./... | grep -v /fuzz$)
 	go test -run 'Fuzz|SeededTable' ./fuzz
-	crash_round 100000 6000 500
+	crash_round
 	seeded
 	power_cuts 60
 	step "a round of each fuzz target"
@@ -109,7 +109,7 @@ full() {
 case "${1:-full}" in
 full) full ;;
 quick) quick ;;
-crash) crash_round 100000 6000 500 ;;
+crash) crash_round ;;
 seeded) seeded ;;
 soak) soak ;;
 *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;

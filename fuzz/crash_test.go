@@ -36,6 +36,10 @@ type crasher struct {
 	refuted *refutedCounter
 }
 
+func newCrasher(path string, opts folio.Options, rnd *rand.Rand) *crasher {
+	return &crasher{path: path, opts: opts, rnd: rnd, known: map[uint64]digest{}}
+}
+
 // refutedCounter counts the whole metas that recoveries pass over, from the log.
 type refutedCounter struct {
 	slog.Handler
@@ -64,11 +68,11 @@ func (v *violation) Unwrap() error { return v.err }
 // recoveries may be crashed again.
 func (c *crasher) explore(initial []byte, events []event, states []commitState, s sampler, depth int) (err error) {
 	var buf []byte
-	points(initial, events, func(kind pointKind, p *crashPoint) {
+	points(initial, events, func(p *crashPoint) {
 		if err != nil {
 			return
 		}
-		s.choices(kind, p, func(ch choice) bool {
+		s.choices(p, func(ch choice) bool {
 			buf = p.image(ch, buf)
 			if verr := c.verify(buf, p, states, depth); verr != nil {
 				err = &violation{image: append([]byte(nil), buf...), err: fmt.Errorf("crash after event %d of %d, %d units pending, kept %x, %d of %d changes of size: %w",
@@ -253,6 +257,12 @@ var crashCases = []crashCase{
 	{name: "almost full", opts: folio.Options{MaxSize: 160 << 10}, profile: profile{10, everyOp, fullSteps, mixedSizes, []int{1, 5, 100}}, depth: 1},
 }
 
+// empty begins with a new store.
+func empty(_ *rapid.T, o *origins) (from origin, first script, err error) {
+	from, err = o.after(nil)
+	return from, nil, err
+}
+
 // emptied begins with a store most of which is free, so that its end is given back.
 func emptied(t *rapid.T, o *origins) (from origin, first script, err error) {
 	n := rapid.SampledFrom([]int{150, 300, 380}).Draw(t, "keys before")
@@ -387,22 +397,16 @@ func (c *coverage) add(events []event, size int64, psize int) {
 	}
 }
 
-// Of a page's header, as docs/format.md has it.
-const (
-	offKind     = 32
-	kindFreelog = 5
-	kindRun     = 4
-)
-
 func (c *coverage) addWrite(e event, psize int) {
+	l := layout()
 	c.n["writes"]++
 	for at := 0; at+psize <= len(e.data); at += psize {
 		switch {
 		case e.off+int64(at) < int64(numMetas*psize):
 			c.n["metas"]++
-		case e.data[at+offKind] == kindFreelog:
+		case e.data[at+l.kind] == l.freelog:
 			c.n["freelog pages"]++
-		case e.data[at+offKind] == kindRun:
+		case e.data[at+l.kind] == l.run:
 			c.n["runs"]++
 		}
 	}
@@ -445,25 +449,13 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// runCase runs scripts until the budget of images is spent. A script that fails is run
-// again and again while rapid shrinks it, whatever the budget.
+// runCase runs scripts until the budget of images is spent.
 func (round *crashRound) runCase(t *testing.T, c crashCase, budget int) {
 	dir := scratchDir(t)
 	o := &origins{path: filepath.Join(dir, "origin"), opts: c.opts, made: map[string]origin{}}
-	nimages, failing := 0, false
-	for nimages < budget && !t.Failed() {
-		rapid.Check(t, func(rt *rapid.T) {
-			if nimages >= budget && !failing {
-				return
-			}
-			n, err := round.runScript(rt, c, o, filepath.Join(dir, "store"))
-			nimages += n
-			if err != nil {
-				failing = true
-				rt.Fatalf("%v", err)
-			}
-		})
-	}
+	nimages := spend(t, budget, func(rt *rapid.T) (int, error) {
+		return round.runScript(rt, c, o, filepath.Join(dir, "store"))
+	})
 	round.mu.Lock()
 	defer round.mu.Unlock()
 	round.nimages += nimages
@@ -473,10 +465,7 @@ func (round *crashRound) runCase(t *testing.T, c crashCase, budget int) {
 func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path string) (nimages int, err error) {
 	begin := c.begin
 	if begin == nil {
-		begin = func(*rapid.T, *origins) (from origin, first script, err error) {
-			from, err = o.after(nil)
-			return from, nil, err
-		}
+		begin = empty
 	}
 	from, first, err := begin(rt, o)
 	if err != nil {
@@ -486,11 +475,8 @@ func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path st
 	// than more of each.
 	maxAll := rapid.SampledFrom([]int{4, 4, 4, 10}).Draw(rt, "all subsets up to")
 	s := slices.Concat(first, c.profile.script().Draw(rt, "script"))
-	cr := &crasher{
-		path: path + ".image", opts: c.opts, known: map[uint64]digest{},
-		rnd:   rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "images"), 0)),
-		after: c.afterRecovery().script().Draw(rt, "after recovery"),
-	}
+	cr := newCrasher(path+".image", c.opts, rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "images"), 0)))
+	cr.after = c.afterRecovery().script().Draw(rt, "after recovery")
 	if err := os.WriteFile(path, from.image, 0o600); err != nil {
 		return 0, err
 	}
@@ -519,9 +505,7 @@ func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path st
 
 // abandon closes what a run that failed left open, as best it can.
 func (r *runner) abandon() {
-	if r.reader != nil {
-		r.reader.Rollback()
-	}
+	r.dropReader()
 	if r.db != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

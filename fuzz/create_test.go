@@ -27,14 +27,14 @@ func TestCrashOfCreation(t *testing.T) {
 		}
 		require.NoError(t, r.record(first))
 		require.NoError(t, os.Remove(r.path))
-		c := &crasher{path: r.path + ".image", opts: opts, rnd: rand.New(rand.NewPCG(seed, uint64(i))), known: map[uint64]digest{}}
+		c := newCrasher(r.path+".image", opts, rand.New(rand.NewPCG(seed, uint64(i))))
 		s := sampler{rnd: c.rnd, psize: r.psize(), maxAll: 8, nrandom: 20}
-		points(nil, r.rec.events, func(kind pointKind, p *crashPoint) {
+		points(nil, r.rec.events, func(p *crashPoint) {
 			require.NoError(t, c.crashUnnamed(p))
 			if !p.named {
 				return
 			}
-			s.choices(kind, p, func(ch choice) bool {
+			s.choices(p, func(ch choice) bool {
 				require.NoError(t, c.verify(p.image(ch, nil), p, r.states, 0), "crash after event %d of %d", p.index, len(r.rec.events))
 				return true
 			})

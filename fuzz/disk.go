@@ -22,11 +22,11 @@ const (
 
 // unit is a part of a write, within one unit of the page cache, or a change of size.
 type unit struct {
-	off    int64
-	data   []byte // nil for a change of size
-	size   int64  // then
-	lost   bool   // a sync of it failed: none will make it durable
-	offset int    // its index among all units of the record
+	off  int64
+	data []byte // nil for a change of size
+	size int64  // then
+	lost bool   // a sync of it failed: none will make it durable
+	seq  int    // its number among all units of the record
 }
 
 // sectors is the set of a unit's sectors that reached the disk, a bit each.
@@ -54,20 +54,11 @@ type crashPoint struct {
 	failed  map[int]bool // commits that must not be seen
 	named   bool         // the file has its name
 	nameOK  bool         // and keeps it
-	fresh   int          // how many of the last pending units are new since the last visit
+	fresh   int          // how many of the last pending units the event itself brought
 }
 
-// pointKind says why a point is visited.
-type pointKind uint8
-
-const (
-	afterWrite pointKind = iota // one more write is pending
-	atSync                      // a sync is in progress, or ended, or the record does
-	atAck                       // more is known to be durable
-)
-
 // points calls visit for the moment after each event that makes a difference.
-func points(initial []byte, events []event, visit func(kind pointKind, p *crashPoint)) {
+func points(initial []byte, events []event, visit func(p *crashPoint)) {
 	p := &crashPoint{synced: slices.Clone(initial), covers: map[int]int{}, failed: map[int]bool{}}
 	for i, e := range events {
 		p.index = i
@@ -75,21 +66,21 @@ func points(initial []byte, events []event, visit func(kind pointKind, p *crashP
 		switch e.kind {
 		case evWrite:
 			p.addWrite(e)
-			visit(afterWrite, p)
+			visit(p)
 		case evSize:
 			p.add(unit{size: e.size})
-			visit(afterWrite, p)
+			visit(p)
 		case evSyncBegin:
 			p.covers[e.id] = p.nunits
-			visit(atSync, p)
+			visit(p)
 		case evSyncEnd:
 			p.settle(e.id)
-			visit(atSync, p)
+			visit(p)
 		case evSyncFailed:
 			p.lose(e.id)
 		case evPublish:
 			p.named = true
-			visit(atSync, p)
+			visit(p)
 		case evSyncDir:
 			p.nameOK = true
 		case evMark:
@@ -99,16 +90,16 @@ func points(initial []byte, events []event, visit func(kind pointKind, p *crashP
 			before := p.acked
 			p.begun, p.acked = max(p.begun, e.begun), max(p.acked, e.acked)
 			if p.acked > before || e.failed > 0 {
-				visit(atAck, p)
+				visit(p)
 			}
 		}
 	}
 	p.index, p.fresh = len(events), 0
-	visit(atSync, p)
+	visit(p)
 }
 
 func (p *crashPoint) add(u unit) {
-	u.offset = p.nunits
+	u.seq = p.nunits
 	p.nunits++
 	p.fresh++
 	p.pending = append(p.pending, u)
@@ -133,7 +124,7 @@ func (p *crashPoint) settle(id int) {
 	left := p.pending[:0:0]
 	for i, u := range p.pending {
 		switch {
-		case u.offset >= covered || u.lost:
+		case u.seq >= covered || u.lost:
 			left = append(left, u)
 		case u.data == nil:
 			c.nsizes++
@@ -149,7 +140,7 @@ func (p *crashPoint) settle(id int) {
 func (p *crashPoint) lose(id int) {
 	for i := range p.pending {
 		// A change of size is journaled: the next sync has it.
-		if u := &p.pending[i]; u.offset < p.covers[id] && u.data != nil {
+		if u := &p.pending[i]; u.seq < p.covers[id] && u.data != nil {
 			u.lost = true
 		}
 	}
@@ -239,28 +230,22 @@ type sampler struct {
 // sample that has none, all, each one missing, each one alone, the metas only, all but
 // the metas, each one torn, and random ones. After a write only what holds the new
 // units is made, as all else was made at the point before.
-func (s *sampler) choices(kind pointKind, p *crashPoint, yield func(c choice) bool) {
-	if len(p.pending) <= s.maxAll {
-		s.everySubset(kind, p, yield)
-		return
-	}
-	if kind == afterWrite {
+func (s *sampler) choices(p *crashPoint, yield func(c choice) bool) {
+	switch {
+	case len(p.pending) <= s.maxAll:
+		_ = s.everySubset(p, yield) && s.tears(p, yield)
+	case p.fresh > 0:
 		s.newest(p, yield)
-		return
+	default:
+		_ = s.extremes(p, yield) && s.eachOne(p, yield) && s.random(p, s.nrandom, yield)
 	}
-	_ = s.extremes(p, yield) && s.eachOne(p, yield) && s.random(p, s.nrandom, yield)
 }
 
-// everySubset yields all subsets of the pending units, with each size that the file
-// may have, and each unit torn once with all the others there, and with a random set
-// of them.
-func (s *sampler) everySubset(kind pointKind, p *crashPoint, yield func(c choice) bool) {
-	n, nsizes := len(p.pending), p.sizes()
-	fresh := 0
-	if kind == afterWrite {
-		fresh = (1<<p.fresh - 1) << (n - p.fresh)
-	}
-	seen := map[int]bool{}
+// everySubset yields all subsets of the pending units, with each size that the file may
+// have; after a write those that hold a new unit.
+func (s *sampler) everySubset(p *crashPoint, yield func(c choice) bool) bool {
+	n := len(p.pending)
+	fresh := (1<<p.fresh - 1) << (n - p.fresh)
 	for set := range 1 << n {
 		if fresh != 0 && set&fresh == 0 {
 			continue
@@ -275,30 +260,11 @@ func (s *sampler) everySubset(kind pointKind, p *crashPoint, yield func(c choice
 				c.kept[i] = wholeUnit
 			}
 		}
-		if nsizes > 0 {
-			id := c.id()
-			if seen[id] {
-				continue
-			}
-			seen[id] = true
-		}
 		if !yield(c) {
-			return
+			return false
 		}
 	}
-	_ = s.tears(p, yield)
-}
-
-// id tells apart the whole-unit choices of few units.
-func (c choice) id() int {
-	id := c.nsizes
-	for _, k := range c.kept {
-		id <<= 1
-		if k != 0 {
-			id |= 1
-		}
-	}
-	return id
+	return true
 }
 
 // tears yields each unit that is new, or all if none is, torn: with all others whole,
@@ -343,7 +309,7 @@ func (s *sampler) extremes(p *crashPoint, yield func(c choice) bool) bool {
 	all, none := p.all(), p.none()
 	metas, rest := p.all(), p.all()
 	for i := range p.pending {
-		if s.isMeta(p, i) {
+		if p.isMeta(i, s.psize) {
 			rest.kept[i] = 0
 		} else {
 			metas.kept[i] = 0
@@ -360,8 +326,6 @@ func (s *sampler) extremes(p *crashPoint, yield func(c choice) bool) bool {
 	}
 	return true
 }
-
-func (s *sampler) isMeta(p *crashPoint, i int) bool { return p.isMeta(i, s.psize) }
 
 // eachOne yields each unit missing, alone, and torn; for a sparse sampler of some.
 func (s *sampler) eachOne(p *crashPoint, yield func(c choice) bool) bool {

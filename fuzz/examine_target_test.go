@@ -374,15 +374,6 @@ func bucketContents(b *folio.Bucket) *contents {
 	return c
 }
 
-// keysOf returns the names of pairs and buckets in order.
-func keysOf(c *contents) []string {
-	keys := make([]string, 0, len(c.pairs)+len(c.buckets))
-	keys = slices.AppendSeq(keys, maps.Keys(c.pairs))
-	keys = slices.AppendSeq(keys, maps.Keys(c.buckets))
-	slices.Sort(keys)
-	return keys
-}
-
 // ways are the ways to read a bucket. c is what it holds, nil
 // where that is not known; then the reading need only end.
 var ways = []struct {
@@ -420,10 +411,7 @@ func walkBackward(b *folio.Bucket, c *contents) error {
 }
 
 func walkOver(pairs iter.Seq2[[]byte, []byte], c *contents, backward bool) error {
-	var keys []string
-	if c != nil {
-		keys = keysOf(c)
-	}
+	keys := keysOf(c)
 	if backward {
 		slices.Reverse(keys)
 	}
@@ -480,10 +468,7 @@ func readAt(b *folio.Bucket, c *contents) error {
 }
 
 func seekAndStep(b *folio.Bucket, c *contents) error {
-	var keys []string
-	if c != nil {
-		keys = keysOf(c)
-	}
+	keys := keysOf(c)
 	cur := b.Cursor()
 	for _, seek := range someKeysOf(c) {
 		k, _ := cur.Seek([]byte(seek))
@@ -518,10 +503,7 @@ func sameKey(k []byte, keys []string, i int) error {
 }
 
 func rankAndCount(b *folio.Bucket, c *contents) error {
-	var keys []string
-	if c != nil {
-		keys = keysOf(c)
-	}
+	keys := keysOf(c)
 	lo := 0
 	for _, k := range someKeysOf(c) {
 		rank, below := b.Rank([]byte(k)), b.Count(nil, []byte(k))

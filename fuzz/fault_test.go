@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -44,14 +45,7 @@ var faultKinds = []faultKind{
 	{"gone for a while", []mmap.OpKind{mmap.OpWrite, mmap.OpSync, mmap.OpTruncate, mmap.OpAllocate, mmap.OpMap}, fault{err: injected(unix.EIO)}, true},
 }
 
-func (k *faultKind) hits(kind mmap.OpKind) bool {
-	for _, of := range k.of {
-		if of == kind {
-			return true
-		}
-	}
-	return false
-}
+func (k *faultKind) hits(kind mmap.OpKind) bool { return slices.Contains(k.of, kind) }
 
 // faultCase is one way of using a store.
 var faultCases = []struct {
@@ -77,23 +71,13 @@ func TestFaults(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
 				dir := scratchDir(t)
-				n, failing := 0, false
-				for n < budget/len(faultCases) && !t.Failed() {
-					rapid.Check(t, func(rt *rapid.T) {
-						if n >= budget/len(faultCases) && !failing {
-							return
-						}
-						ft := &faultTest{dir: dir, opts: c.opts, script: c.profile.script().Draw(rt, "script")}
-						ft.rnd = rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "images"), 1))
-						err := ft.everyOperation()
-						n += ft.nfaults
-						if err != nil {
-							failing = true
-							rt.Fatalf("%v", err)
-						}
-					})
-				}
-				total.Add(int64(n))
+				nfaults := spend(t, budget/len(faultCases), func(rt *rapid.T) (int, error) {
+					ft := &faultTest{dir: dir, opts: c.opts, script: c.profile.script().Draw(rt, "script")}
+					ft.rnd = rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "images"), 1))
+					err := ft.everyOperation()
+					return ft.nfaults, err
+				})
+				total.Add(int64(nfaults))
 			})
 		}
 	})
@@ -112,11 +96,11 @@ type faultTest struct {
 // everyOperation counts the operations of the run, and then fails each.
 func (ft *faultTest) everyOperation() error {
 	var kinds []mmap.OpKind
-	count := func(_ int, op mmap.Op) fault {
+	count := func(_ int, op mmap.Op, _ bool) fault {
 		kinds = append(kinds, op.Kind)
 		return fault{}
 	}
-	if err := ft.trial(count, nil); err != nil {
+	if err := ft.trial(count); err != nil {
 		return fmt.Errorf("without a fault: %w", err)
 	}
 	for nth, kind := range kinds {
@@ -136,46 +120,43 @@ func (ft *faultTest) everyOperation() error {
 
 // fail runs the script with one operation failing.
 func (ft *faultTest) fail(nth int, k *faultKind) error {
-	var healed atomic.Bool
 	defer watch(k.name, hangLimit)()
-	return ft.trial(func(n int, op mmap.Op) fault {
-		if n == nth || n > nth && k.lasting && !healed.Load() && k.hits(op.Kind) {
+	return ft.trial(func(n int, op mmap.Op, healed bool) fault {
+		if n == nth || n > nth && k.lasting && !healed && k.hits(op.Kind) {
 			return k.fault
 		}
 		return fault{}
-	}, &healed)
+	})
 }
 
-// trial runs the script on a new store, and checks after every step that follows the
-// fault, and after each step but when nothing is to fail.
-func (ft *faultTest) trial(fail func(nth int, op mmap.Op) fault, healed *atomic.Bool) error {
+// trial runs the script on a new store. fail says what fails; healed is true from the
+// end of the step on in which something did. After that step and at the end it is
+// checked that memory and file hold what was committed.
+func (ft *faultTest) trial(fail func(nth int, op mmap.Op, healed bool) fault) error {
 	path := filepath.Join(ft.dir, "store")
 	defer os.Remove(path)
-	hit, checked := false, false
+	hit, healed := false, false
 	r := newRunner(path, ft.opts, origin{state: emptyState()})
 	r.rec.fail = func(nth int, op mmap.Op) fault {
-		f := fail(nth, op)
+		f := fail(nth, op, healed)
 		hit = hit || f.err != nil
 		return f
 	}
 	r.tolerates = func(err error) bool { return errors.Is(err, errInjected) || isPoisoned(err) }
 	remove := mmap.Intercept(path, r.rec)
-	defer func() { remove() }()
+	defer remove()
 	defer r.abandon()
 	if err := r.trouble("open", r.open()); err != nil {
 		return err
 	}
-	for _, st := range append(ft.script, step{kind: stepReopen}) {
+	for _, st := range slices.Concat(ft.script, script{{kind: stepReopen}}) {
 		if r.db != nil {
 			if err := r.step(st); err != nil {
 				return fmt.Errorf("%s: %w", stepNames[st.kind], err)
 			}
 		}
-		if hit && healed != nil {
-			healed.Store(true)
-		}
-		if hit && !checked {
-			checked = true
+		if hit && !healed {
+			healed = true
 			if err := ft.afterFault(r); err != nil {
 				return err
 			}
@@ -187,10 +168,8 @@ func (ft *faultTest) trial(fail func(nth int, op mmap.Op) fault, healed *atomic.
 	}
 	remove()
 	r.rec.fail = nil
-	if r.db == nil { // the last open failed
-		if err := r.open(); err != nil {
-			return fmt.Errorf("open once the cause is gone: %w", err)
-		}
+	if err := r.reopenFailed(); err != nil {
+		return err
 	}
 	if err := r.mustShow(r.newest); err != nil {
 		return err
@@ -198,16 +177,22 @@ func (ft *faultTest) trial(fail func(nth int, op mmap.Op) fault, healed *atomic.
 	return sound(r.db)
 }
 
-// afterFault opens the store again if the fault kept it from opening, and checks that
-// readers and the writer see what was committed.
+// reopenFailed opens a store that a fault kept from opening: it shows all that was
+// committed.
+func (r *runner) reopenFailed() error {
+	if r.db != nil {
+		return nil
+	}
+	if err := r.open(); err != nil {
+		return fmt.Errorf("open once the cause is gone: %w", err)
+	}
+	return r.mustShow(r.newest)
+}
+
+// afterFault checks that readers and the writer see what was committed.
 func (ft *faultTest) afterFault(r *runner) error {
-	if r.db == nil {
-		if err := r.open(); err != nil {
-			return fmt.Errorf("open once the cause is gone: %w", err)
-		}
-		if err := r.mustShow(r.newest); err != nil {
-			return err
-		}
+	if err := r.reopenFailed(); err != nil {
+		return err
 	}
 	if err := r.readersSeeACommit(); err != nil {
 		return err
@@ -260,10 +245,8 @@ func (ft *faultTest) afterPoison(r *runner) error {
 	if err := r.db.Sync(); !isPoisoned(err) {
 		return fmt.Errorf("a read-only store syncs: %w", err)
 	}
-	if r.reader != nil {
-		if err := r.endReader(); err != nil {
-			return err
-		}
+	if err := r.endReader(); err != nil {
+		return err
 	}
 	if err := r.db.Close(); !isPoisoned(err) {
 		return fmt.Errorf("close hides the failed sync: %w", err)
@@ -275,10 +258,10 @@ func (ft *faultTest) afterPoison(r *runner) error {
 // crashNow crashes the machine at the end of the record: a commit that has failed must
 // not be there, and what was acknowledged must.
 func (ft *faultTest) crashNow(r *runner) error {
-	c := &crasher{path: filepath.Join(ft.dir, "image"), opts: ft.opts, rnd: ft.rnd, known: map[uint64]digest{}}
+	c := newCrasher(filepath.Join(ft.dir, "image"), ft.opts, ft.rnd)
 	s := sampler{rnd: ft.rnd, psize: r.psize()}
 	var err error
-	points(nil, r.rec.events, func(_ pointKind, p *crashPoint) {
+	points(nil, r.rec.events, func(p *crashPoint) {
 		if p.index < len(r.rec.events) || !p.named {
 			return
 		}

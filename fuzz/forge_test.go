@@ -105,7 +105,7 @@ var layout = sync.OnceValue(func() (l struct {
 	headerSize                                                             int
 	sum, pgno, txid, tree, kind, level, flags, count, prefix, lower, upper int
 	runPages, dead                                                         int
-	branch, leaf, run                                                      byte
+	branch, leaf, run, freelog                                             byte
 	heads, offsets, pgnos, sums, counts                                    docPlace // of a branch; heads and offsets of a leaf too
 	suffix, key                                                            int      // in a cell
 	refPgno, refSum, refTxid, refPages, refKeyLen, refValueLen, refSize    int
@@ -122,7 +122,7 @@ var layout = sync.OnceValue(func() (l struct {
 	l.flags, l.count, l.prefix, l.lower, l.upper = h("flags"), h("count"), h("prefix"), h("lower"), h("upper")
 	l.runPages, l.dead = h("pages"), h("dead")
 	kind := func(name string) byte { return byte(d.at("page kinds", name)) }
-	l.branch, l.leaf, l.run = kind("branch"), kind("leaf"), kind("run")
+	l.branch, l.leaf, l.run, l.freelog = kind("branch"), kind("leaf"), kind("run"), kind("freelog")
 	l.heads, l.offsets = d.place("branch slots", "heads"), d.place("branch slots", "offsets")
 	l.pgnos, l.sums, l.counts = d.place("branch slots", "pgnos"), d.place("branch slots", "sums"), d.place("branch slots", "counts")
 	l.headerSize = l.heads.base

@@ -360,7 +360,7 @@ func (r *killRun) inspect(s *killStore, log *writerLog) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	n, err := verifyNow(db, s.w)
+	n, err := s.w.VerifyNewest(db)
 	if err != nil {
 		return err
 	}
@@ -385,17 +385,8 @@ func (r *killRun) inspect(s *killStore, log *writerLog) (err error) {
 	if err := db.Update(func(tx *folio.Tx) error { return s.w.Apply(tx, s.n) }); err != nil {
 		return err
 	}
-	if n, err = verifyNow(db, s.w); err != nil || n != s.n {
+	if n, err = s.w.VerifyNewest(db); err != nil || n != s.n {
 		return errors.Join(fmt.Errorf("the state after transaction %d, after a commit of %d", n, s.n), err)
 	}
 	return sound(db)
-}
-
-// verifyNow verifies the newest snapshot.
-func verifyNow(db *folio.DB, w *workload.Workload) (n int, err error) {
-	err = db.View(func(tx *folio.Tx) error {
-		n, err = w.Verify(tx)
-		return err
-	})
-	return n, err
 }

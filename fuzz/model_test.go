@@ -31,6 +31,16 @@ func (c *contents) clone() *contents {
 	return to
 }
 
+// keysOf returns the names of pairs and buckets in order; none where c is nil.
+func keysOf(c *contents) []string {
+	if c == nil {
+		return nil
+	}
+	keys := slices.AppendSeq(slices.Collect(maps.Keys(c.pairs)), maps.Keys(c.buckets))
+	slices.Sort(keys)
+	return keys
+}
+
 // digest is a fingerprint of a whole store.
 type digest uint64
 
@@ -59,9 +69,7 @@ const (
 
 func (d *digester) contents(c *contents) {
 	d.number(c.sequence)
-	keys := slices.AppendSeq(slices.Collect(maps.Keys(c.pairs)), maps.Keys(c.buckets))
-	slices.Sort(keys)
-	for _, k := range keys {
+	for _, k := range keysOf(c) {
 		if b := c.buckets[k]; b != nil {
 			d.number(markBucket)
 			d.bytes([]byte(k))

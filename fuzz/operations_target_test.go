@@ -769,7 +769,7 @@ var strides = [...]int{1, 1, 7, 101}
 func (r *opsRun) putMany(a *opArgs) {
 	b, c := r.bucket(a.bucket)
 	for i := range a.n + 1 {
-		r.put(b, c, a.key&^keyIndex|(a.key+i*strides[a.m%len(strides)])&keyIndex, a.value)
+		r.put(b, c, keyAfter(a.key, i*strides[a.m%len(strides)]), a.value)
 	}
 }
 
@@ -791,7 +791,7 @@ func (r *opsRun) deleteKey(b *folio.Bucket, c *contents, k []byte) {
 func (r *opsRun) deleteMany(a *opArgs) {
 	b, c := r.bucket(a.bucket)
 	for i := range a.n + 1 {
-		r.deleteKey(b, c, r.key(a.key&^keyIndex|(a.key+i*strides[a.m%len(strides)])&keyIndex))
+		r.deleteKey(b, c, r.key(keyAfter(a.key, i*strides[a.m%len(strides)])))
 	}
 }
 
@@ -863,7 +863,7 @@ func (r *opsRun) walk(a *opArgs) {
 			continue
 		}
 		nchanges++
-		other := a.key&^keyIndex | (a.key+i*37)&keyIndex
+		other := keyAfter(a.key, i*37)
 		switch (a.n>>1 + nchanges) % 4 {
 		case 0:
 			r.move(cur, c, moveDelete, nil)
@@ -1091,12 +1091,18 @@ func (r *opsRun) reader(n int) {
 func (r *opsRun) endReader(n int) {
 	tx := r.readers[n]
 	r.readers[n] = nil
+	r.compareBucket(tx.Root(), r.stateOf(tx))
+	r.must("end of a reader", tx.Rollback())
+}
+
+// stateOf returns what a read transaction should see. Commits that change nothing are
+// not in states, but may have a number.
+func (r *opsRun) stateOf(tx *folio.Tx) *contents {
 	id := tx.ID()
-	for r.states[id] == nil { // commits that changed nothing have no number of their own
+	for r.states[id] == nil {
 		id--
 	}
-	r.compareBucket(tx.Root(), r.states[id])
-	r.must("end of a reader", tx.Rollback())
+	return r.states[id]
 }
 
 func (r *opsRun) endReaders() {
@@ -1351,11 +1357,7 @@ func (r *opsRun) backup() {
 	var w bytes.Buffer
 	var c *contents
 	r.must("view", r.db.View(func(tx *folio.Tx) error {
-		id := tx.ID()
-		for r.states[id] == nil {
-			id--
-		}
-		c = r.states[id]
+		c = r.stateOf(tx)
 		_, err := tx.WriteTo(&w)
 		return err
 	}))

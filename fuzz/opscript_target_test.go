@@ -252,6 +252,9 @@ func keyNumber(key, home int) (family, i int) {
 	return family, key & keyIndex % keyFamilies[family].n
 }
 
+// keyAfter returns the number of the key that is so far from key in its family.
+func keyAfter(key, distance int) int { return key&^keyIndex | (key+distance)&keyIndex }
+
 func keyOf(key, home, psize int) []byte {
 	family, i := keyNumber(key, home)
 	return keyFamilies[family].key(i, psize)

@@ -171,7 +171,7 @@ func (f *fire) commit(n int, full bool) error {
 		if _, err = tx.CommitAsync(); err != nil {
 			return err
 		}
-		now, err := verifyNow(f.db, f.w)
+		now, err := f.w.VerifyNewest(f.db)
 		return errors.Join(err, between(now, n-1, n-1))
 	}
 	if err := tx.Commit(); err != nil {
@@ -355,7 +355,7 @@ func (f *fire) settle(n int) error {
 			return err
 		}
 	}
-	got, err := verifyNow(f.db, f.w)
+	got, err := f.w.VerifyNewest(f.db)
 	if err == nil && got != n {
 		err = fmt.Errorf("the state after transaction %d, want %d", got, n)
 	}

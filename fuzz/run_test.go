@@ -15,6 +15,7 @@ import (
 
 	"github.com/foliokv/folio"
 	"github.com/foliokv/folio/internal/mmap"
+	"pgregory.net/rapid"
 )
 
 // seedOf returns the seed of a test: FOLIO_SEED, or the time.
@@ -45,6 +46,27 @@ func intEnv(t *testing.T, name string, otherwise int) int {
 		t.Fatalf("%s: %v", name, err)
 	}
 	return n
+}
+
+// spend has rapid run prop, which says what it cost, until the budget is spent, and
+// returns what all of it did. Where prop fails, rapid runs it again and again to shrink
+// what it drew, whatever the budget.
+func spend(t *testing.T, budget int, prop func(rt *rapid.T) (cost int, err error)) (spent int) {
+	failing := false
+	for spent < budget && !t.Failed() {
+		rapid.Check(t, func(rt *rapid.T) {
+			if spent >= budget && !failing {
+				return
+			}
+			cost, err := prop(rt)
+			spent += cost
+			if err != nil {
+				failing = true
+				rt.Fatalf("%v", err)
+			}
+		})
+	}
+	return spent
 }
 
 // scratchDir returns a folder for files that are written once and read once: in
@@ -94,21 +116,12 @@ type runner struct {
 	readerSees digest
 }
 
-// unexpected is an error that the run did not call for.
-type unexpected struct {
-	what string
-	err  error
-}
-
-func (e *unexpected) Error() string { return e.what + ": " + e.err.Error() }
-func (e *unexpected) Unwrap() error { return e.err }
-
 // trouble returns err for a run to stop with, or nil if it is to be expected.
 func (r *runner) trouble(what string, err error) error {
 	if err == nil || r.tolerates != nil && r.tolerates(err) {
 		return nil
 	}
-	return &unexpected{what, err}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 func (r *runner) psize() int { return max(r.opts.PageSize, unitSize) }
@@ -172,10 +185,7 @@ func (r *runner) transaction(st step) error {
 	}
 	d := after.digest()
 	if got, err := digestOf(tx); err != nil || got != d {
-		if err = r.trouble("read before the commit", err); err != nil || got != d {
-			tx.Rollback()
-			return errors.Join(errors.New("the transaction does not show what it did"), err)
-		}
+		return errors.Join(errors.New("the transaction does not show what it did"), err, tx.Rollback())
 	}
 	r.states = append(r.states, commitState{d, after})
 	r.begun = len(r.states) - 1
@@ -281,12 +291,11 @@ func (r *runner) close() error {
 // do on its way out is not done. The next open must show all that was committed.
 func (r *runner) kill() error {
 	r.rec.setKilled(true)
-	if r.reader != nil {
-		r.reader.Rollback()
-		r.reader = nil
-	}
-	if err := r.db.Close(); err != nil && !errors.Is(err, errKilled) && r.trouble("close", err) != nil {
-		return &unexpected{"close of a killed store", err}
+	r.dropReader()
+	if err := r.db.Close(); !errors.Is(err, errKilled) {
+		if err := r.trouble("close of a killed store", err); err != nil {
+			return err
+		}
 	}
 	r.rec.setKilled(false)
 	if err := r.open(); err != nil {
@@ -330,12 +339,19 @@ func (r *runner) endReader() error {
 		return nil
 	}
 	d, err := digestOf(r.reader)
-	r.reader.Rollback()
-	r.reader = nil
+	r.dropReader()
 	if err == nil && d != r.readerSees {
 		err = errors.New("a reader's snapshot has changed under it")
 	}
 	return r.trouble("read again", err)
+}
+
+// dropReader ends the reader, if there is one, whatever it sees.
+func (r *runner) dropReader() {
+	if r.reader != nil {
+		r.reader.Rollback()
+		r.reader = nil
+	}
 }
 
 // origin is a store as a recorded run finds it.

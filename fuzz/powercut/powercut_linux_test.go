@@ -79,10 +79,7 @@ func (s *store) verify(path string, opts *folio.Options, check func(db *folio.DB
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	err = db.View(func(tx *folio.Tx) error {
-		n, err = s.workload.Verify(tx)
-		return err
-	})
+	n, err = s.workload.VerifyNewest(db)
 	if err == nil && check != nil {
 		err = check(db)
 	}

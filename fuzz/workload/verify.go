@@ -51,6 +51,15 @@ func (w *Workload) Verify(tx *folio.Tx) (n int, err error) {
 	return n, nil
 }
 
+// VerifyNewest is Verify on a new read transaction of db.
+func (w *Workload) VerifyNewest(db *folio.DB) (n int, err error) {
+	err = db.View(func(tx *folio.Tx) error {
+		n, err = w.Verify(tx)
+		return err
+	})
+	return n, err
+}
+
 // probeEvery: of so many pairs one is also read by key and by rank.
 const probeEvery = 61
 

@@ -86,7 +86,7 @@ func run(c config) (err error) {
 		return err
 	}
 	w := &writer{config: c, db: db, w: workload.New(c.seed), rnd: rand.New(rand.NewPCG(c.seed, rand.Uint64()))}
-	n, err := w.verify()
+	n, err := w.w.VerifyNewest(w.db)
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
@@ -111,14 +111,6 @@ func run(c config) (err error) {
 // say writes one line with one write(2), so that a kill leaves no part of one.
 func say(what string, n int) { fmt.Fprintf(os.Stdout, "%s %d\n", what, n) }
 
-func (w *writer) verify() (n int, err error) {
-	err = w.db.View(func(tx *folio.Tx) error {
-		n, err = w.w.Verify(tx)
-		return err
-	})
-	return n, err
-}
-
 // read verifies snapshots until stop is closed. They never go backward.
 func (w *writer) read(stop chan struct{}) error {
 	for last := 0; ; {
@@ -127,7 +119,7 @@ func (w *writer) read(stop chan struct{}) error {
 			return nil
 		default:
 		}
-		n, err := w.verify()
+		n, err := w.w.VerifyNewest(w.db)
 		if err != nil {
 			return fmt.Errorf("reader: %w", err)
 		}
