@@ -511,41 +511,62 @@ func (t *tree) at(i uint64) (c leafCell, ok bool, err error) {
 // put stores value under key, as a pair or (flags cellBucket) as a bucket record.
 // It replaces what was there, which is of the same kind.
 func (t *tree) put(key []byte, flags cellFlags, value []byte) error {
-	st := &t.pg.w.path
-	exact := false
-	if t.rec.root.pgno != 0 {
-		var err error
-		if exact, err = t.seek(st, key); err != nil {
-			return err
-		}
+	exact, err := t.seekFor(key, flags)
+	if err != nil {
+		return err
 	}
-	if exact {
-		if err := t.checkKind(*st, flags); err != nil {
-			return err
-		}
+	if leafCellHeader+len(key)+len(value) <= maxCellSize(t.pg.psize) {
+		return t.putCell(exact, flags, key, value, len(key))
 	}
-	t.version++
-	ikey, ivalue := key, value
-	if leafCellHeader+len(key)+len(value) > maxCellSize(t.pg.psize) {
-		flags |= cellLarge
-		ikey, ivalue = t.newLargeCell(key, flags, value)
+	flags |= cellLarge
+	ikey, ivalue := t.newLargeCell(key, flags, value)
+	return t.putCell(exact, flags, ikey, ivalue, len(key))
+}
+
+// adopt stores under key the pair that r holds, a run that is in the file already.
+func (t *tree) adopt(key []byte, r runRef) error {
+	exact, err := t.seekFor(key, 0)
+	if err != nil {
+		return err
 	}
+	ivalue := t.pg.w.scratch.value[:runRefSize]
+	putRunRef(ivalue, r)
+	return t.putCell(exact, cellLarge, t.inlineKey(key, ivalue), ivalue, len(key))
+}
+
+// seekFor sets the writer's path to where key is or belongs, and reports which. A cell
+// of another kind must not be there.
+func (t *tree) seekFor(key []byte, flags cellFlags) (exact bool, err error) {
 	if t.rec.root.pgno == 0 {
-		t.newRootLeaf(flags, ikey, ivalue, len(key))
+		return false, nil
+	}
+	st := &t.pg.w.path
+	if exact, err = t.seek(st, key); err != nil || !exact {
+		return false, err
+	}
+	return true, t.checkKind(*st, flags)
+}
+
+// putCell stores a cell where seekFor has set the path; key may be cut.
+func (t *tree) putCell(exact bool, flags cellFlags, key, value []byte, wholeKeyLen int) error {
+	t.version++
+	if t.rec.root.pgno == 0 {
+		t.newRootLeaf(flags, key, value, wholeKeyLen)
 		return nil
 	}
+	st := &t.pg.w.path
 	t.touchPath(*st)
 	if exact {
-		return t.overwrite(*st, flags, ikey, ivalue, len(key))
+		return t.overwrite(*st, flags, key, value, wholeKeyLen)
 	}
 	t.addPairs(*st, +1)
 	leaf := (*st)[len(*st)-1]
-	need := leafSlotSize + leafCellHeader + len(ikey) + len(ivalue)
+	need := leafSlotSize + leafCellHeader + len(key) + len(value)
 	if need <= leaf.p.upper()-leaf.p.lower() {
-		leaf.p.insertLeafSlot(leaf.slot, flags, ikey, ivalue, len(key))
+		leaf.p.insertLeafSlot(leaf.slot, flags, key, value, wholeKeyLen)
 		return nil
 	}
-	return t.insertFull(*st, t.encodeCell(flags, ikey, ivalue))
+	return t.insertFull(*st, t.encodeCell(flags, key, value))
 }
 
 // cellAt decodes the cell that the path ends at.
@@ -605,10 +626,15 @@ func (t *tree) newLargeCell(key []byte, flags cellFlags, value []byte) (ikey, iv
 		runValue = nil
 	}
 	t.newRun(ivalue, key, runValue)
+	return t.inlineKey(key, ivalue), ivalue
+}
+
+// inlineKey returns what of a key stays in a cell whose pair is in a run.
+func (t *tree) inlineKey(key, ivalue []byte) []byte {
 	if leafCellHeader+len(key)+len(ivalue) > maxCellSize(t.pg.psize) {
-		key = key[:truncatedKeySize]
+		return key[:truncatedKeySize]
 	}
-	return key, ivalue
+	return key
 }
 
 // newRun makes a dirty run and writes the reference to it to dst.
@@ -623,7 +649,7 @@ func (t *tree) newRun(dst, key, value []byte) {
 // freeRun frees the run that an encoded reference names.
 func (t *tree) freeRun(encoded []byte) {
 	r := getRunRef(encoded)
-	t.pg.w.free(r.pgno, r.npages, r.txid)
+	t.pg.w.freeRun(r)
 }
 
 // freeCellRun frees the run of slot i, if it has one.

@@ -207,33 +207,55 @@ func (b *Bucket) put(key, value []byte) error {
 	if len(value) > MaxValueSize {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrValueTooLarge, len(value), MaxValueSize)
 	}
-	return b.change(func(_ *txState, t *tree) error { return t.put(key, 0, value) })
+	return b.change(func(s *txState, t *tree) error {
+		ndirty := len(s.w.pages)
+		if err := t.put(key, 0, value); err != nil {
+			return err
+		}
+		s.logPut(t, key, value, ndirty)
+		return nil
+	})
+}
+
+// logPut logs a put, before which there were ndirty dirty pages.
+func (s *txState) logPut(t *tree, key, value []byte, ndirty int) {
+	if len(key)+len(value) < logRunsFrom {
+		s.redo.put(t, key, value)
+		return
+	}
+	s.redo.putRun(t, runRef{ // the run is the first thing that a put makes
+		pgno:   virtual | pgno(ndirty),
+		npages: runPages(s.db.psize, len(key), len(value)),
+		keyLen: len(key), valueLen: len(value),
+	})
 }
 
 // Delete removes key and its value. A key that is absent is no error; the name of a
 // nested bucket gives ErrIncompatibleValue.
 func (b *Bucket) Delete(key []byte) error {
-	err := b.change(func(_ *txState, t *tree) error { return t.deleteKey(key) })
+	err := b.change(func(s *txState, t *tree) error {
+		deleted, err := t.deleteKey(key)
+		if deleted {
+			s.redo.delete(t, key)
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", quoted(key), err)
 	}
 	return nil
 }
 
-// deleteKey removes the pair of key, if there is one.
-func (t *tree) deleteKey(key []byte) error {
-	if t.rec.root.pgno == 0 {
-		return nil
-	}
-	st := &t.pg.w.path
-	exact, err := t.seek(st, key)
+// deleteKey removes the pair of key, if there is one, and reports whether it did.
+func (t *tree) deleteKey(key []byte) (deleted bool, err error) {
+	exact, err := t.seekFor(key, 0)
 	if err != nil || !exact {
-		return err
+		return false, err
 	}
-	if err := t.checkKind(*st, 0); err != nil {
-		return err
+	if err := t.delete(t.pg.w.path); err != nil {
+		return false, err
 	}
-	return t.delete(*st)
+	return true, nil
 }
 
 // DeleteRange removes all pairs with lo <= key < hi and returns how many there
@@ -242,7 +264,7 @@ func (t *tree) deleteKey(key []byte) error {
 // ErrIncompatibleValue.
 func (b *Bucket) DeleteRange(lo, hi []byte) (uint64, error) {
 	var ndeleted uint64
-	err := b.change(func(_ *txState, t *tree) error {
+	err := b.change(func(s *txState, t *tree) error {
 		if isEmptyRange(lo, hi) {
 			return nil
 		}
@@ -253,7 +275,9 @@ func (b *Bucket) DeleteRange(lo, hi []byte) (uint64, error) {
 		if found {
 			return ErrIncompatibleValue
 		}
-		ndeleted, err = t.deleteRange(lo, hi)
+		if ndeleted, err = t.deleteRange(lo, hi); ndeleted > 0 {
+			s.redo.deleteRange(t, lo, hi)
+		}
 		return err
 	})
 	if err != nil {
@@ -427,6 +451,7 @@ func (b *Bucket) create(name []byte) (nested *Bucket, err error) {
 		if err := t.put(name, cellBucket, raw[:]); err != nil {
 			return err
 		}
+		s.redo.createBucket(t, name, s.w.nextTree)
 		sub, err := s.openTree(t, name)
 		nested = &Bucket{b.tx, sub}
 		return err
@@ -455,7 +480,11 @@ func (b *Bucket) DeleteBucket(name []byte) error {
 			return err
 		}
 		s.bury(sub)
-		return t.removeCell(name)
+		if err := t.removeCell(name); err != nil {
+			return err
+		}
+		s.redo.deleteBucket(t, name)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("delete bucket %s: %w", quoted(name), err)
@@ -519,6 +548,7 @@ func (s *txState) move(sub, to *tree) error {
 	if err := to.put(sub.name, cellBucket, raw[:]); err != nil {
 		return err
 	}
+	s.redo.moveBucket(sub.parent, sub.name, to)
 	delete(s.byName, treeName{sub.parent, string(sub.name)})
 	sub.parent = to
 	s.byName[treeName{to, string(sub.name)}] = sub
@@ -572,9 +602,10 @@ func (b *Bucket) SetSequence(v uint64) error {
 }
 
 func (b *Bucket) setSequence(v uint64) error {
-	return b.change(func(_ *txState, t *tree) error {
+	return b.change(func(s *txState, t *tree) error {
 		t.rec.sequence = v
 		t.markChanged()
+		s.redo.sequence(t, v)
 		return nil
 	})
 }

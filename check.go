@@ -10,8 +10,8 @@ package folio
 //   - keys ascend strictly and lie between the separators above them; heads and
 //     prefixes are what the keys call for;
 //   - runs hold the key that their cell begins with; what is behind them is zero;
-//   - every page below the high-water mark is reached once, or part of the freelog, or
-//     free, and never two of these;
+//   - every page below the high-water mark is reached once, or part of the freelog or of
+//     the redo log, or free, and never two of these;
 //   - the freelog read back from the file gives the free pages that are in use.
 
 import (
@@ -57,7 +57,8 @@ type checker struct {
 	root    record
 	free    bitmap // free and waiting pages
 	chain   []pgno
-	early   []error // found while the lists were copied
+	log     []extent // segments of the redo log
+	early   []error  // found while the lists were copied
 	reached bitmap
 	trees   map[uint64]bool // bucket ids seen
 	largest uint64          // the largest id given out
@@ -77,7 +78,7 @@ func (db *DB) newChecker(ctx context.Context) (*checker, error) {
 	s.start(db.fm.Load(), m.npages, m.root)
 	c := &checker{
 		db: db, s: s, ctx: ctx, pg: s.pg, root: m.root, newest: m.txid,
-		largest: m.nextTree, trees: map[uint64]bool{}, chain: db.free.chainPages(),
+		largest: m.nextTree, trees: map[uint64]bool{}, chain: db.free.chainPages(), log: m.log.segments,
 	}
 	c.pg.verify = VerifyAlways
 	c.free.grow(m.npages)
@@ -156,6 +157,9 @@ func (c *checker) run() {
 	}
 	for _, n := range c.chain {
 		c.reach(n, 1)
+	}
+	for _, e := range c.log {
+		c.reach(e.start, int(e.npages))
 	}
 	c.checkTree(c.root)
 	if !c.stopped {

@@ -8,15 +8,19 @@ package folio
 //  2. pages that no pin needs become reusable; each dirty page gets a place;
 //  3. children first, each page gets its number, commit and sum, and its parent the
 //     reference to it;
-//  4. the freelog's record is worked out, and the file grown, so that a full disk
+//  4. how it becomes durable is chosen: by a record in the redo log, directly by a sync
+//     of everything, or not yet;
+//  5. the freelog's record is worked out, and the file grown, so that a full disk
 //     shows before anything refers to the new pages;
-//  5. pages, then the meta, into the slot that is none of the durable commit's, the
-//     target's and the newest's;
-//  6. one sync of everything, where the mode asks for it;
-//  7. publish, acknowledge.
+//  6. pages, then the redo record, then the meta, into the slot that is none of the
+//     durable commit's, the target's and the newest's;
+//  7. one sync: of the log, or of everything;
+//  8. publish, acknowledge.
 //
 // Invariants:
 //   - up to the write of the meta a failure leaves file and memory at the commit before;
+//   - a meta that can be seen has its record in the log, if it has one at all;
+//   - a commit is logged only if every commit since the durable one is;
 //   - the number of a commit that failed after it wrote a page is never used again;
 //   - after a failed sync nothing is written any more.
 
@@ -48,7 +52,25 @@ type committer struct {
 	truncated extent // reusable pages at the end that it gives back
 	meta      meta
 	freelog   freelogCommit
+
+	route      route
+	settles    bool     // it ends a recovery: the log begins anew
+	adopted    []extent // runs of replayed records, which stay where they are
+	runs       []extent // runs that its record names
+	recordAt   logPlace
+	freedLog   []freedExtent // segments that it gives up
+	newSegment extent        // added to the log, to be filled with zeros
+	wrote      bool          // its record, or a part of it, may be in the log
 }
+
+// route is how a commit becomes durable.
+type route uint8
+
+const (
+	routeNone   route = iota // not by itself
+	routeDirect              // everything is synced
+	routeLogged              // its record is
+)
 
 // commit makes the transaction durable as the mode has it, and ends it.
 func (tx *Tx) commit() error {
@@ -122,8 +144,8 @@ func (tx *Tx) abandonCommit() {
 func (s *txState) commit(sync bool) error {
 	if s.isUnchanged() {
 		s.id = s.base
-		if sync && s.db.durableTxid() < s.base {
-			return s.db.syncNow() // an earlier CommitAsync is part of what was seen here
+		if sync { // an earlier CommitAsync is part of what was seen here
+			return s.db.secure(s.base)
 		}
 		return nil
 	}
@@ -161,13 +183,16 @@ func (c *committer) write(sync bool) error {
 		r, flags := c.resolve(n)
 		c.meta.root.root = ref{r.pgno, r.sum, countField(s.root.rec.root.pairs(), flags)}
 	}
+	c.cutTail()
+	c.chooseRoute(sync)
 	if err := c.planFreelog(); err != nil {
 		return err
 	}
 	return c.writeOut(sync)
 }
 
-// writeOut grows the file, writes the pages, and then the meta that makes them a commit.
+// writeOut grows the file, writes the pages, and then the record and the meta that make
+// them a commit.
 func (c *committer) writeOut(sync bool) error {
 	db := c.db
 	if err := db.growFile(c.hwm); err != nil {
@@ -175,9 +200,12 @@ func (c *committer) writeOut(sync bool) error {
 	}
 	db.burned = max(db.burned, c.s.id)
 	if seeded.Has(seeded.MetaFirst) {
-		return errors.Join(c.writeMeta(), c.writePages())
+		return errors.Join(c.writeMeta(db.freeSlot()), c.writePages())
 	}
 	if err := c.writePages(); err != nil {
+		return err
+	}
+	if err := c.zeroSegment(); err != nil {
 		return err
 	}
 	if sync && db.opts.TwoPhase && len(c.writes) > 0 && !seeded.Has(seeded.OnePhase) {
@@ -185,7 +213,14 @@ func (c *committer) writeOut(sync bool) error {
 			return err
 		}
 	}
-	return c.writeMeta()
+	if err := c.writeRecord(); err != nil {
+		return c.wipe(-1, err)
+	}
+	slot := db.freeSlot()
+	if err := c.writeMeta(slot); err != nil {
+		return c.wipe(slot, err)
+	}
+	return nil
 }
 
 // pins returns, ascending, every commit whose pages must stay: those being read, all
@@ -195,14 +230,14 @@ func (db *DB) pins() []txid {
 		return []txid{db.newest.txid}
 	}
 	db.mu.Lock()
-	pins := []txid{db.durable, db.newest.txid}
+	pins := []txid{db.durable.txid, db.newest.txid}
 	if seeded.Has(seeded.DurableUnpinned) {
 		pins = pins[1:]
 	}
 	if db.target != 0 && !seeded.Has(seeded.TargetUnpinned) {
 		pins = append(pins, db.target)
 	}
-	published, place := db.table.Published(), db.place
+	published, place := db.table.Published(), db.at.place
 	db.mu.Unlock()
 	for at := published; at < place; at++ {
 		pins = append(pins, txid(db.table.TxidAt(at)))
@@ -416,15 +451,21 @@ const (
 	truncateFraction = 4
 )
 
-// planFreelog works out the freelog's record and pages, and the new high-water mark.
-func (c *committer) planFreelog() error {
+// cutTail lowers the high-water mark where many pages at the end are reusable.
+func (c *committer) cutTail() {
 	free := c.db.free
 	if tail := free.tail(c.hwm); tail >= truncateMinPages && tail > uint64(c.hwm)/truncateFraction {
 		c.hwm -= pgno(tail)
 		c.truncated = extent{c.hwm, tail}
 		free.truncate(c.hwm)
 	}
-	durable, freed := c.meta.durable, c.s.w.freed
+}
+
+// planFreelog works out the freelog's record and pages, and the new high-water mark.
+func (c *committer) planFreelog() error {
+	free := c.db.free
+	c.takeAdopted()
+	durable, freed := c.meta.durable, slices.Concat(c.s.w.freed, c.freedLog)
 	if seeded.Has(seeded.RecordsDroppedEarly) {
 		durable = c.s.id
 	}
@@ -450,6 +491,22 @@ func (c *committer) planFreelog() error {
 		c.writes = append(c.writes, placement{p.pgno(), p})
 	}
 	return nil
+}
+
+// takeAdopted takes the runs of replayed records for the store's. One that a later
+// record let go of is free again, but not written by this commit: should a crash undo
+// it, the records are replayed once more.
+func (c *committer) takeAdopted() {
+	w := &c.s.w
+	for _, e := range c.adopted {
+		n := len(w.freed)
+		w.freed = slices.DeleteFunc(w.freed, func(f freedExtent) bool { return f.extent == e })
+		if len(w.freed) < n {
+			c.db.free.giveBack(e)
+		} else {
+			c.allocated = append(c.allocated, e)
+		}
+	}
 }
 
 // undo gives back what a failed commit took.
@@ -508,6 +565,7 @@ func (db *DB) allocate(need int64) error {
 		return fmt.Errorf("grow the file from %d to %d bytes: %w", db.nbytes, want, err)
 	}
 	db.nbytes = want
+	db.grown = db.newest.txid + 1 // no commit has a lower number from here on
 	return nil
 }
 
@@ -532,28 +590,13 @@ func (c *committer) writePages() error {
 	return nil
 }
 
-// writeMeta writes the meta into the slot that nothing needs.
-func (c *committer) writeMeta() error {
+// writeMeta writes the meta into a slot that nothing needs.
+func (c *committer) writeMeta(slot int) error {
 	db := c.db
-	slot := db.freeSlot()
 	p := getBuffer(db.psize)
 	defer putBuffer(p)
 	c.meta.encode(p, slot)
-	off := int64(slot) << db.shift
-	if err := db.file.Pwritev([][]byte{p}, off); err != nil {
-		// Part of it may be there. It must not be taken for a commit.
-		clear(p)
-		if seeded.Has(seeded.FailedMetaStays) {
-			return err
-		}
-		if zerr := db.file.Pwritev([][]byte{p}, off); zerr != nil {
-			err = db.poison(ErrDatabaseReadOnly, errors.Join(err, zerr))
-		} else if serr := db.fileSync(); serr != nil {
-			err = errors.Join(err, serr)
-		}
-		db.mu.Lock()
-		db.slots[slot] = 0
-		db.mu.Unlock()
+	if err := db.file.Pwritev([][]byte{p}, int64(slot)<<db.shift); err != nil {
 		return fmt.Errorf("write meta page %d: %w", slot, err)
 	}
 	db.stats.pagesWritten.Add(1)
@@ -563,12 +606,42 @@ func (c *committer) writeMeta() error {
 	return nil
 }
 
+// wipe makes sure that a commit which failed with err is never taken for one: parts of
+// its record and of its meta (slot -1: none) may have been written. Where that fails
+// too, nothing is written to the store any more.
+func (c *committer) wipe(slot int, err error) error {
+	db := c.db
+	if slot < 0 && !c.wrote || seeded.Has(seeded.FailedMetaStays) {
+		return err
+	}
+	zero := getBuffer(db.psize)
+	defer putBuffer(zero)
+	clear(zero)
+	var zerr error
+	if c.wrote && !seeded.Has(seeded.FailedRecordStays) {
+		zerr = db.file.Pwritev([][]byte{zero[:logBlock]}, c.meta.log.offset(c.recordAt, db.psize))
+	}
+	if slot >= 0 {
+		db.mu.Lock()
+		db.slots[slot] = 0
+		db.mu.Unlock()
+		zerr = errors.Join(zerr, db.file.Pwritev([][]byte{zero}, int64(slot)<<db.shift))
+	}
+	if zerr != nil {
+		return db.poison(ErrDatabaseReadOnly, errors.Join(err, zerr))
+	}
+	if serr := db.fileSync(); serr != nil {
+		return errors.Join(err, serr)
+	}
+	return err
+}
+
 // freeSlot returns the meta slot with the oldest commit that nobody needs.
 func (db *DB) freeSlot() int {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	best := -1
-	durable, target := db.durable, db.target
+	durable, target := db.durable.txid, db.target
 	if seeded.Has(seeded.DurableSlotReused) {
 		durable = 0
 	}
@@ -584,7 +657,7 @@ func (db *DB) freeSlot() int {
 		}
 	}
 	if best < 0 {
-		broken("no meta slot is free: %v hold durable %d, target %d, newest %d", db.slots, db.durable, db.target, db.newest.txid)
+		broken("no meta slot is free: %v hold durable %d, target %d, newest %d", db.slots, db.durable.txid, db.target, db.newest.txid)
 	}
 	return best
 }
@@ -598,38 +671,61 @@ func (c *committer) finish(sync bool) error {
 	}
 	db.free.apply(c.freelog)
 	db.stats.commits.Add(1)
-	db.mu.Lock()
-	db.newest = c.meta
-	db.place++
-	place := db.place
-	db.mu.Unlock()
-	db.table.Put(place, c.meta.commit())
+	c.applyLog()
+	at := c.becomeNewest()
 	db.noteSizes()
 	if seeded.Has(seeded.PublishedEarly) {
-		db.publish(place)
+		db.publish(at.place)
 	}
+	var err error
 	switch {
+	case c.route == routeLogged && (sync || db.mustSync()):
+		err = db.syncLog()
 	case sync || db.mustSync():
-		if err := db.syncCommit(c.meta.txid, place); err != nil {
-			return err
-		}
+		err = db.syncCommit(at)
 	case db.opts.InMemory: // there is no disk to lose it
-		db.setDurable(c.meta.txid, place)
+		db.setDurable(at)
 	case db.opts.Sync != SyncFull:
-		db.publish(place)
+		db.publish(at.place)
 	}
-	return db.giveBackTail(sync)
+	if err != nil {
+		return err
+	}
+	db.wakeCheckpointer()
+	return db.giveBackTail(c.route)
+}
+
+// becomeNewest makes the commit the newest.
+func (c *committer) becomeNewest() syncPoint {
+	db := c.db
+	db.mu.Lock()
+	at := db.at
+	at.txid = c.meta.txid
+	at.place++
+	at.work.npages += uint64(len(c.writes))
+	if c.route == routeLogged {
+		at.work.nbytes += uint64(logBlocks(len(c.s.redo.record))) * logBlock
+		at.work.nops += uint64(c.s.redo.nops + len(c.s.w.freed))
+	}
+	db.newest, db.at = c.meta, at
+	if c.route == routeLogged {
+		db.tip = at
+		db.noteUnsynced(c)
+	}
+	db.mu.Unlock()
+	db.table.Put(at.place, c.meta.commit())
+	return at
 }
 
 // publish makes the commit at place the one that new readers get, unless a later one is.
-func (db *DB) publish(place uint64) { db.setDurable(0, place) }
+func (db *DB) publish(place uint64) { db.setDurable(syncPoint{place: place}) }
 
 // giveBackTail truncates the file where a commit with fewer pages is durable. The
 // pages past its end were reusable: no reader's snapshot reaches them.
-func (db *DB) giveBackTail(sync bool) error {
+func (db *DB) giveBackTail(how route) error {
 	size := int64(db.newest.npages) << db.shift
 	const slack = 64 << 20 // what allocate may have added
-	if (!sync && !seeded.Has(seeded.TruncatedEarly)) || db.nbytes <= size+min(size/truncateFraction, slack)+truncateMinPages<<db.shift {
+	if (how != routeDirect && !seeded.Has(seeded.TruncatedEarly)) || db.nbytes <= size+min(size/truncateFraction, slack)+truncateMinPages<<db.shift {
 		return nil
 	}
 	if err := db.file.Truncate(size); err != nil {
@@ -642,30 +738,48 @@ func (db *DB) giveBackTail(sync bool) error {
 
 // --- syncs
 
+// syncPoint is a commit as syncs see it.
+type syncPoint struct {
+	txid  txid
+	place uint64 // in the reader table's ring
+	work  work   // done up to it
+}
+
+// work is what commits have done since the store was opened, as far as it is what a
+// checkpoint has to write, or a replay to do again.
+type work struct {
+	nbytes uint64 // of the log
+	nops   uint64 // changes, and pages that they freed
+	npages uint64 // pages written
+}
+
+func (w work) minus(o work) work {
+	return work{w.nbytes - o.nbytes, w.nops - o.nops, w.npages - o.npages}
+}
+
 // mustSync reports whether a commit that need not be synced is synced all the same:
-// too many commits are unpublished, or too much space waits only for the durable one.
+// too many commits are unpublished, or too much space waits only for the durable one
+// and no checkpoint will see to that.
 func (db *DB) mustSync() bool {
-	if db.place-db.table.Published() >= shm.MaxUnpublished {
+	if db.at.place-db.table.Published() >= shm.MaxUnpublished {
 		return true
 	}
 	const limit = 64 << 20
 	held := int64(db.free.heldBy(db.durableTxid())) << db.shift
-	return !db.opts.InMemory && held > limit && held > db.nbytes/4
+	return !db.logs && !db.opts.InMemory && held > limit && held > db.nbytes/4
 }
 
-// syncCommit makes commit t, the newest, durable, and publishes it.
-func (db *DB) syncCommit(t txid, place uint64) error {
+// syncCommit makes the newest commit durable, with all its pages, and publishes it.
+func (db *DB) syncCommit(at syncPoint) error {
 	if err := db.fileSync(); err != nil {
 		return err
 	}
-	db.setDurable(t, place)
+	db.setDurable(at)
 	return nil
 }
 
 // fileSync syncs the whole file. Where that fails, the kernel may have dropped dirty
-// pages, so nothing is written to the store any more. One sync runs at a time: the
-// kernel reports a failed write once, to one of those who sync, and the other must not
-// take its own success for that of all.
+// pages, so nothing is written to the store any more.
 func (db *DB) fileSync() error {
 	if !seeded.Has(seeded.SyncsBeside) {
 		db.syncIO.Lock()
@@ -678,13 +792,18 @@ func (db *DB) fileSync() error {
 		return err
 	}
 	db.stats.syncs.Add(1)
-	if err := db.file.Sync(); err != nil {
-		if seeded.Has(seeded.FailureForgotten) {
-			return fmt.Errorf("%w: %w", ErrSyncFailed, err)
-		}
-		return db.poison(ErrSyncFailed, err)
+	return db.synced(db.syncFile.Sync())
+}
+
+// synced turns the store read-only if err, of a sync, is one.
+func (db *DB) synced(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	if seeded.Has(seeded.FailureForgotten) {
+		return fmt.Errorf("%w: %w", ErrSyncFailed, err)
+	}
+	return db.poison(ErrSyncFailed, err)
 }
 
 // poison turns the store read-only because of err; sentinel is what callers may ask for.
@@ -708,64 +827,75 @@ func (db *DB) failure() error {
 func (db *DB) durableTxid() txid {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	return db.durable
+	return db.durable.txid
 }
 
-// setDurable notes that commit t, at place, is durable.
-func (db *DB) setDurable(t txid, place uint64) {
+// securedTxid returns the last commit that a crash can't take back: durable, or with
+// its record and all before it in the log.
+func (db *DB) securedTxid() txid {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	db.durable = max(db.durable, t)
-	if seeded.Has(seeded.DurableSteps) {
-		db.durable = t
+	return db.secured
+}
+
+// setDurable notes that all pages up to a commit are on the disk, and publishes it.
+func (db *DB) setDurable(at syncPoint) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if at.txid > db.durable.txid || at.txid > 0 && seeded.Has(seeded.DurableSteps) {
+		db.durable = at
 	}
-	if place > db.table.Published() {
-		db.table.Publish(place)
+	db.setSecured(at)
+}
+
+// setSecured notes that a crash can't take a commit back, and publishes it; mu is held.
+func (db *DB) setSecured(at syncPoint) {
+	db.secured = max(db.secured, at.txid)
+	db.forgetUnsynced(at.txid)
+	if at.place > db.table.Published() {
+		db.table.Publish(at.place)
 	}
 }
 
-// Sync makes every commit durable that has returned, in any mode. It is safe for
-// concurrent use and does not keep a writer waiting. Errors: ErrSyncFailed,
-// ErrDatabaseNotOpen.
+// Sync makes every commit durable that has returned, in any mode, with all its pages:
+// it is a checkpoint. It is safe for concurrent use and does not keep a writer waiting.
+// Errors: ErrSyncFailed, ErrDatabaseNotOpen.
 func (db *DB) Sync() error {
 	if db.opts.ReadOnly {
 		return nil
 	}
-	if err := db.syncNow(); err != nil {
+	if err := db.syncNow(nil); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
 	db.runHooks()
 	return nil
 }
 
-// syncNow syncs the newest commit, beside the writer.
-func (db *DB) syncNow() error {
+// syncNow syncs the newest commit with all its pages, beside the writer. prepare, if not
+// nil, is called once it is settled which commit that is.
+func (db *DB) syncNow(prepare func() error) error {
 	db.syncing.Lock()
 	defer db.syncing.Unlock()
-	db.mu.Lock()
-	t, place := db.newest.txid, db.place
-	if db.failed != nil {
-		defer db.mu.Unlock()
-		return db.failed
+	at, err := db.beginSync()
+	if err != nil || at.txid == 0 {
+		return err
 	}
-	if db.fm.Load() == nil {
-		defer db.mu.Unlock()
-		return ErrDatabaseNotOpen
+	if seeded.Has(seeded.CheckpointUnsynced) && prepare != nil {
+		db.setDurable(at)
 	}
-	if db.durable >= t {
-		defer db.mu.Unlock()
-		return nil
+	if prepare != nil {
+		err = prepare()
 	}
-	db.target = t // the slot and the pages of t stay while the sync is under way
-	db.mu.Unlock()
-	err := db.fileSync()
+	if err == nil {
+		err = db.fileSync()
+	}
 	if seeded.Has(seeded.TargetTooLate) {
 		db.mu.Lock()
-		t, place = db.newest.txid, db.place
+		at = db.at
 		db.mu.Unlock()
 	}
 	if err == nil {
-		db.setDurable(t, place)
+		db.setDurable(at)
 	}
 	db.mu.Lock()
 	db.target = 0
@@ -773,10 +903,42 @@ func (db *DB) syncNow() error {
 	return err
 }
 
+// beginSync makes the newest commit the target, whose slot and pages stay while a sync
+// of it is under way; 0 where it is durable already.
+func (db *DB) beginSync() (syncPoint, error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	switch {
+	case db.failed != nil:
+		return syncPoint{}, db.failed
+	case db.fm.Load() == nil:
+		return syncPoint{}, ErrDatabaseNotOpen
+	case db.durable.txid >= db.at.txid:
+		return syncPoint{}, nil
+	}
+	db.target = db.at.txid
+	return db.at, nil
+}
+
+// secure returns once a crash can't take commit t back: the log is synced if that is
+// enough, else everything.
+func (db *DB) secure(t txid) error {
+	db.mu.Lock()
+	secured, logged := db.secured >= t, db.tip.txid >= t
+	db.mu.Unlock()
+	switch {
+	case secured:
+		return nil
+	case logged:
+		return db.syncLog()
+	}
+	return db.syncNow(nil)
+}
+
 // waitDurable returns once commit t is durable.
 func (db *DB) waitDurable(t txid) error {
-	if db.durableTxid() < t && !seeded.Has(seeded.WaitSkipped) {
-		if err := db.syncNow(); err != nil {
+	if !seeded.Has(seeded.WaitSkipped) {
+		if err := db.secure(t); err != nil {
 			return fmt.Errorf("wait for commit %d: %w", t, err)
 		}
 	}
@@ -827,7 +989,7 @@ func (db *DB) nextHook(begin bool) func() {
 	if begin && db.hooking {
 		return nil
 	}
-	db.hooking = len(db.waiters) > 0 && db.waiters[0].txid <= db.durable
+	db.hooking = len(db.waiters) > 0 && db.waiters[0].txid <= db.secured
 	if !db.hooking {
 		return nil
 	}
@@ -854,15 +1016,16 @@ func (db *DB) runHook(fn func()) {
 
 // commitEmpty writes a meta that says that the commit before it is durable, so that
 // the next open has nothing to prove; that one is durable, the writer lock is held.
-func (db *DB) commitEmpty() error {
+func (db *DB) commitEmpty(settles bool) error {
 	s, err := db.startWrite()
 	if err != nil {
 		return err
 	}
 	defer s.slot.Release()
-	c := &committer{s: s, db: db, hwm: s.pg.npages}
+	c := &committer{s: s, db: db, hwm: s.pg.npages, settles: settles}
 	c.meta = db.newest
 	c.meta.txid, c.meta.clean, c.meta.durable = s.id, true, db.newest.txid
+	c.chooseRoute(true)
 	err = c.planFreelog()
 	if err == nil {
 		err = c.writeOut(true)
@@ -872,28 +1035,6 @@ func (db *DB) commitEmpty() error {
 		return err
 	}
 	return c.finish(true)
-}
-
-// settle ends a recovery that passed over metas: it writes a commit that is newer
-// than all of them, syncs it, and only then wipes them.
-func (db *DB) settle(rejected []int) error {
-	max := db.opts.MaxSize
-	db.opts.MaxSize = 0 // recovery may need a page more
-	err := db.commitEmpty()
-	db.opts.MaxSize = max
-	if err != nil {
-		return fmt.Errorf("recover: %w", err)
-	}
-	zero := make([]byte, db.psize)
-	for _, slot := range rejected {
-		if db.slots[slot] != 0 {
-			continue // the new meta went there
-		}
-		if err := db.file.Pwritev([][]byte{zero}, int64(slot)<<db.shift); err != nil {
-			return fmt.Errorf("recover: wipe meta page %d: %w", slot, err)
-		}
-	}
-	return db.fileSync()
 }
 
 // --- spilling

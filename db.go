@@ -6,7 +6,8 @@ package folio
 // Invariants:
 //   - only the holder of the writer lock changes the free list, writes pages, or
 //     moves `newest` and `slots`;
-//   - mu guards newest, durable, target, slots and place together; it is held for moments;
+//   - mu guards newest, at, durable, secured, tip, target, slots and unsynced together;
+//     it is held for moments;
 //   - durable <= newest; the slots of the durable commit, the target and the newest
 //     are never written;
 //   - a mapping is unmapped only when no transaction that began under it is left.
@@ -28,6 +29,7 @@ import (
 	"github.com/foliokv/folio/internal/mmap"
 	"github.com/foliokv/folio/internal/seeded"
 	"github.com/foliokv/folio/internal/shm"
+	"golang.org/x/sys/unix"
 )
 
 // SyncMode says what is synced before a commit returns.
@@ -90,48 +92,65 @@ const (
 
 // DB is an open store. All its methods are safe for concurrent use.
 type DB struct {
-	path    string
-	opts    Options
-	log     *slog.Logger
-	file    *mmap.File
-	psize   int
-	shift   uint
-	reserve int64 // smallest mapping, in bytes
+	path     string
+	opts     Options
+	log      *slog.Logger
+	file     *mmap.File
+	syncFile *mmap.File // the same file, for syncs of all of it beside those of the log
+	psize    int
+	shift    uint
+	reserve  int64 // smallest mapping, in bytes
 
 	table  *shm.Table
 	readTx sync.Pool // *txState
 	fm     atomic.Pointer[fileMap]
 
-	writer  chan struct{} // holds one token while a write transaction is open
-	writeTx *txState      // the writer's state, used again and again
-	free    *freelist
-	burned  txid  // the largest txid that must not be used again
-	nbytes  int64 // size of the file
+	writer   chan struct{} // holds one token while a write transaction is open
+	writeTx  *txState      // the writer's state, used again and again
+	free     *freelist
+	redo     redoLog
+	logs     bool  // commits may be logged
+	unlogged txid  // the newest commit that has no record
+	grown    txid  // no commit below it has changed the size of the file since
+	burned   txid  // the largest txid that must not be used again
+	nbytes   int64 // size of the file
 
-	mu      sync.Mutex
-	newest  meta
-	durable txid // D
-	target  txid // C, 0 while no sync is in progress
-	slots   [numMetas]txid
-	place   uint64 // of newest in the reader table's ring
-	waiters []hook // OnCommit functions of commits that are not yet durable
-	failed  error  // a sync failed: nothing is written any more
-	sizes   Stats  // as of the newest commit
+	mu       sync.Mutex
+	newest   meta
+	at       syncPoint // the newest commit
+	durable  syncPoint // D: the last one whose pages are on the disk, with all before it
+	secured  txid      // the last one that a crash can't take back
+	tip      syncPoint // the last one that is logged
+	unsynced []logSpan // what has to be synced before tip is secured
+	target   txid      // C, 0 while no sync is in progress
+	slots    [numMetas]txid
+	waiters  []hook // OnCommit functions of commits that are not yet durable
+	failed   error  // a sync failed: nothing is written any more
+	sizes    Stats  // as of the newest commit
+	pressure pressure
 
 	unsettled []int // meta slots that an open for writing would wipe
 
-	syncing  sync.Mutex // held by the one sync outside a commit
-	syncIO   sync.Mutex // held by whoever syncs the file: see fileSync
-	hooking  bool       // someone runs waiters, under mu
-	closing  chan struct{}
-	closed   atomic.Bool
-	done     sync.WaitGroup // background goroutines
-	retireMu sync.Mutex
-	retired  []*fileMap
-	nretired atomic.Int32
+	syncing      sync.Mutex // held by the one sync outside a commit
+	syncIO       sync.Mutex // held by whoever syncs the whole file: see fileSync
+	logIO        sync.Mutex // held by whoever syncs the log
+	checkpointer checkpointer
+	hooking      bool // someone runs waiters, under mu
+	closing      chan struct{}
+	closed       atomic.Bool
+	done         sync.WaitGroup // background goroutines
+	retireMu     sync.Mutex
+	retired      []*fileMap
+	nretired     atomic.Int32
 
 	lastSlow time.Time
 	stats    counters
+}
+
+// pressure is what calls for a checkpoint, as of the newest commit.
+type pressure struct {
+	held     int64 // bytes that wait for the durable commit alone
+	logLimit int64 // bytes in the log
 }
 
 // hook is an OnCommit function that waits for a commit to be durable.
@@ -169,11 +188,14 @@ func open(path string, mode os.FileMode, opts *Options, reserve int64) (*DB, err
 	}
 	if err := db.load(); err != nil {
 		db.unmapAll()
-		db.file.Close()
+		db.closeFiles()
 		return nil, err
 	}
 	if db.opts.Sync == SyncInterval && !db.opts.ReadOnly {
 		db.done.Go(db.syncEvery)
+	}
+	if db.logs {
+		db.done.Go(db.makeCheckpoints)
 	}
 	return db, nil
 }
@@ -246,10 +268,23 @@ func (db *DB) openFile(mode os.FileMode) (err error) {
 	if err == nil && !created && !db.opts.ReadOnly {
 		err = db.syncName()
 	}
+	db.syncFile = db.file
+	if err == nil && !db.opts.ReadOnly {
+		db.syncFile, err = db.file.Reopen()
+	}
 	if err != nil {
 		db.file.Close()
 	}
 	return err
+}
+
+// closeFiles closes the data file.
+func (db *DB) closeFiles() error {
+	var err error
+	if db.syncFile != db.file {
+		err = db.syncFile.Close()
+	}
+	return errors.Join(err, db.file.Close())
 }
 
 func (db *DB) lockFile() error {
@@ -275,6 +310,7 @@ func (db *DB) openMemory() (err error) {
 	if db.file, err = mmap.Memory(db.path); err != nil {
 		return err
 	}
+	db.syncFile = db.file
 	db.opts.Sync = SyncOff
 	if err = db.file.Pwritev([][]byte{newStore(db.opts.PageSize)}, 0); err != nil {
 		db.file.Close()
@@ -297,6 +333,49 @@ func (db *DB) load() error {
 	if err != nil {
 		return err
 	}
+	if len(r.log.records) > 0 && db.opts.ReadOnly {
+		if err := db.goPrivate(); err != nil {
+			return err
+		}
+	}
+	err = db.start(&r)
+	if !isNoRoom(err) || db.file.IsPrivate() {
+		return err
+	}
+	// What is durable can be read all the same.
+	full := err
+	db.unmapAll()
+	if r, err = db.recover(); err == nil {
+		err = db.goPrivate()
+	}
+	if err == nil {
+		err = db.start(&r)
+	}
+	if err != nil {
+		return errors.Join(full, err)
+	}
+	db.poison(ErrDatabaseReadOnly, full)
+	return nil
+}
+
+// isNoRoom reports whether err says that the disk or a quota is full.
+func isNoRoom(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
+}
+
+// goPrivate keeps what a recovery makes in memory: the file is not to be written, or
+// there is no room in it.
+func (db *DB) goPrivate() error {
+	const room = 8 << 30 // address space: only what is written takes memory
+	size, err := db.file.Size()
+	if err != nil {
+		return err
+	}
+	return db.file.GoPrivate(2*size + room)
+}
+
+// start makes what a recovery found the current state.
+func (db *DB) start(r *recovered) (err error) {
 	m := r.base
 	db.psize, db.shift = m.psize, uint(bits.TrailingZeros(uint(m.psize)))
 	if db.nbytes, err = db.file.Size(); err != nil {
@@ -308,22 +387,66 @@ func (db *DB) load() error {
 	}
 	db.fm.Store(fm)
 	db.free = r.free
-	db.newest, db.durable, db.slots = m, m.txid, r.slots
+	at := syncPoint{txid: m.txid}
+	db.newest, db.at, db.durable, db.secured, db.tip, db.slots = m, at, at, m.txid, at, r.slots
+	db.unlogged, db.grown = 0, 0
 	if seeded.Has(seeded.DurableStale) {
-		db.durable = m.durable
+		db.durable.txid = m.durable
 	}
+	db.redo.load(m.log, m.txid)
 	db.burned = r.seen
 	db.table = shm.NewTable(m.commit())
 	db.free.release([]txid{m.txid})
+	o := &db.opts
+	db.logs = o.Sync == SyncFull && !o.ReadOnly && !o.InMemory && !o.TwoPhase && !db.file.IsPrivate()
+	db.checkpointer.wake = make(chan struct{}, 1)
+	db.checkpointer.asleep.Store(true)
 	db.noteSizes()
-	if len(r.rejected) == 0 || seeded.Has(seeded.RejectedStay) {
+	return db.settle(r)
+}
+
+// settle ends a recovery, where there was something to recover: what was replayed, and
+// a new salt for the log, become a commit that is newer than all that was there; it is
+// synced, and only then the metas that were passed over are wiped.
+func (db *DB) settle(r *recovered) error {
+	stays := len(r.base.log.segments) == 0 || r.base.clean // no record may be left behind in the log
+	if len(r.log.records) == 0 && stays && (len(r.rejected) == 0 || seeded.Has(seeded.RejectedStay)) {
 		return nil
 	}
-	if db.opts.ReadOnly {
+	if db.opts.ReadOnly && !db.file.IsPrivate() {
 		db.unsettled = r.rejected
 		return nil
 	}
-	return db.settle(r.rejected)
+	limit := db.opts.MaxSize
+	db.opts.MaxSize = 0 // recovery may need more
+	err := db.commitRecovery(r)
+	db.opts.MaxSize = limit
+	if err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
+	zero := make([]byte, db.psize)
+	for _, slot := range r.rejected {
+		if db.slots[slot] != 0 {
+			continue // the new meta went there
+		}
+		if err := db.file.Pwritev([][]byte{zero}, int64(slot)<<db.shift); err != nil {
+			return fmt.Errorf("recover: wipe meta page %d: %w", slot, err)
+		}
+	}
+	return db.fileSync()
+}
+
+// commitRecovery writes the commit that a recovery ends with.
+func (db *DB) commitRecovery(r *recovered) error {
+	if len(r.log.records) == 0 {
+		return db.commitEmpty(true)
+	}
+	begun := time.Now()
+	if err := db.replay(&r.log); err != nil {
+		return err
+	}
+	db.log.Info("recovered from the redo log", "path", db.path, "records", len(r.log.records), "changes", r.log.nops, "seconds", time.Since(begun).Seconds())
+	return nil
 }
 
 // commit returns what readers need to know of m.
@@ -480,6 +603,7 @@ func (db *DB) startWrite() (*txState, error) {
 	s.slot, s.slotHint = db.table.AcquireAt(s.slotHint, uint64(m.txid))
 	s.start(db.fm.Load(), m.npages, m.root)
 	s.w.nextTree = m.nextTree
+	s.redo.begin(db.logs, &s.root)
 	return s, nil
 }
 
@@ -588,7 +712,7 @@ func (db *DB) CloseContext(ctx context.Context) error {
 	db.runHooks()
 	db.unmapAll()
 	db.fm.Store(nil)
-	if cerr := db.file.Close(); err == nil {
+	if cerr := db.closeFiles(); err == nil {
 		err = cerr
 	}
 	<-db.writer
@@ -641,19 +765,19 @@ func oldestReader(open []shm.Reader) uint64 {
 // finish makes the store whole for the next open: everything durable, a last meta
 // that says so, no space behind the last page.
 func (db *DB) finish() error {
-	if db.opts.ReadOnly || db.opts.InMemory {
+	if db.opts.ReadOnly || db.opts.InMemory || db.file.IsPrivate() {
 		return nil
 	}
 	if err := db.failure(); err != nil {
 		return err
 	}
 	if db.durableTxid() < db.newest.txid && !seeded.Has(seeded.CloseUnsynced) {
-		if err := db.syncCommit(db.newest.txid, db.place); err != nil {
+		if err := db.syncCommit(db.at); err != nil {
 			return err
 		}
 	}
 	if !db.newest.clean {
-		if err := db.commitEmpty(); err != nil {
+		if err := db.commitEmpty(false); err != nil {
 			if db.failure() != nil {
 				return err
 			}

@@ -27,7 +27,7 @@ func newFileMap(file *mmap.File, nbytes int64, psize int) (*fileMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	words, err := mmap.Anonymous((nbytes/int64(psize) + 1) * 4)
+	words, err := mmap.Anonymous(int64(len(m.Data)/psize+1) * 4)
 	if err != nil {
 		m.Unmap()
 		return nil, err

@@ -133,8 +133,8 @@ func TestFormatTables(t *testing.T) {
 		},
 		{
 			"meta page",
-			[]string{"magic", "version", "page size", "features", "uuid", "durable", "npages", "root", "next tree", "log page", "log sum", "log salt", "free head", "free sum", "free oldest", "free start", "chain length", "tail length", "tail"},
-			[]int{offMagic, offVersion, offPageSize, offFeatures, offUUID, offDurable, offNPages, offRoot, offNextTree, offLogPage, offLogSum, offLogSalt, offFreeHead, offFreeSum, offFreeOld, offFreeFrom, offFreeLen, offTailLen, offTail},
+			[]string{"magic", "version", "page size", "features", "uuid", "durable", "npages", "root", "next tree", "log segment", "log block", "log sum", "log salt", "log segments", "free head", "free sum", "free oldest", "free start", "chain length", "tail length", "tail"},
+			[]int{offMagic, offVersion, offPageSize, offFeatures, offUUID, offDurable, offNPages, offRoot, offNextTree, offLogSeg, offLogBlock, offLogSum, offLogSalt, offLogSegs, offFreeHead, offFreeSum, offFreeOld, offFreeFrom, offFreeLen, offTailLen, offTail},
 			offTail,
 		},
 		{
@@ -148,6 +148,12 @@ func TestFormatTables(t *testing.T) {
 			[]string{"pgno", "sum", "txid", "pages", "key length", "value length"},
 			[]int{0, 8, 16, 24, 28, 32},
 			runRefSize,
+		},
+		{
+			"redo record",
+			[]string{"sum", "prev", "salt", "txid", "base", "durable", "length", "changes"},
+			[]int{offRecordSum, offRecordPrev, offRecordSalt, offRecordTxid, offRecordBase, offRecordDurable, offRecordLen, offRecordOps},
+			recordHeader,
 		},
 		{
 			"bucket record",
@@ -238,6 +244,11 @@ func TestFormatValues(t *testing.T) {
 			"meta": int(kindMeta), "branch": int(kindBranch), "leaf": int(kindLeaf), "run": int(kindRun), "freelog": int(kindFreelog),
 		}},
 		{"page flags", "flag", map[string]int{"runs": flagRuns, "buckets": flagBuckets, "clean": flagClean}},
+		{"redo changes", "change", map[string]int{
+			"bucket": opBucket, "put": opPut, "put run": opPutRun, "delete": opDelete, "delete range": opDeleteRange,
+			"create bucket": opCreateBucket, "delete bucket": opDeleteBucket, "move bucket": opMoveBucket,
+			"sequence": opSequence, "nothing": opNothing,
+		}},
 		{"entry kinds", "entry", map[string]int{"record": freelogRecordKind, "piece": freelogPieceKind}},
 		{"extent states", "state", map[string]int{"reusable": pieceFree, "waiting": pieceWaiting, "waiting, known": pieceWaitingA}},
 	} {
@@ -334,32 +345,32 @@ func TestFormatNewStoreBytes(t *testing.T) {
 		require.EqualValues(t, 1, le.Uint64(b[16:]))
 		require.EqualValues(t, 1, b[32])
 		require.EqualValues(t, 1, le.Uint16(b[34:]), "clean")
-		require.EqualValues(t, 232+6, le.Uint32(b[40:]))
+		require.EqualValues(t, 424+6, le.Uint32(b[40:]))
 		require.EqualValues(t, psize, le.Uint32(b[44:]))
 		require.Equal(t, "FOLIO\r\n\x1a", string(b[56:64]))
-		require.EqualValues(t, 1, le.Uint32(b[64:]))
+		require.EqualValues(t, 2, le.Uint32(b[64:]))
 		require.EqualValues(t, psize, le.Uint32(b[68:]))
 		require.EqualValues(t, 0, le.Uint64(b[72:]))
 		require.False(t, isZero(b[80:96]), "uuid")
 		require.EqualValues(t, 1, le.Uint64(b[96:]))
 		require.EqualValues(t, 4, le.Uint64(b[104:]))
-		require.True(t, isZero(b[112:228]))
-		require.EqualValues(t, 6, le.Uint32(b[228:]))
-		require.Equal(t, []byte{2, 1, 4, 0, 0, 0}, b[232:238])
-		require.True(t, isZero(b[238:psize]))
+		require.True(t, isZero(b[112:420]))
+		require.EqualValues(t, 6, le.Uint32(b[420:]))
+		require.Equal(t, []byte{2, 1, 4, 0, 0, 0}, b[424:430])
+		require.True(t, isZero(b[430:psize]))
 	}
 }
 
 // TestFormatReservedBytes: what is reserved is refused when it is not zero.
 func TestFormatReservedBytes(t *testing.T) {
-	for _, off := range []int{offLogPage, offLogSum + 3, offLogSalt + 7, offRoot + 41, offRoot + 47, offTail + 6, minPageSize - 1} {
+	for _, off := range []int{offLogSeg, offLogBlock, offLogSegs, offLogSegs + logSegmentSize, offLogSum + 3, offLogSalt + 7, offRoot + 41, offRoot + 47, offTail + 6, minPageSize - 1} {
 		p := page(newStore(minPageSize)[:minPageSize])
 		p[off] = 1
 		p.seal(0, 1)
 		_, err := decodeMeta(p, 0)
 		require.ErrorIs(t, err, ErrCorrupt, "byte %d", off)
 	}
-	for off, v := range map[int]byte{offVersion: 2, offFeatures: 1, offFeatures + 7: 0x80} {
+	for off, v := range map[int]byte{offVersion: 1, offFeatures: 1, offFeatures + 7: 0x80} {
 		p := page(newStore(minPageSize)[:minPageSize])
 		p[off] = v
 		p.seal(0, 1)
@@ -451,36 +462,40 @@ func (r *docReader) pageAt(n, npages, sum uint64, kind string) []byte {
 	return p
 }
 
-// newestMeta finds the page size and the newest meta whose sum is right. The
+// metas finds the page size and all metas whose sum is right, the newest first. The
 // stores of this test are whole, so that it can be proven.
-func (r *docReader) newestMeta() []byte {
+func (r *docReader) metas() (all [][]byte) {
 	smallest, largest := r.doc.value("limits", "name", "smallest page"), r.doc.value("limits", "name", "largest page")
 	magicAt, magicSize := r.doc.at("meta page", "magic")
-	var best []byte
-	for psize := smallest; psize <= largest && best == nil; psize *= 2 {
+	for psize := smallest; psize <= largest && len(all) == 0; psize *= 2 {
 		for slot := range r.doc.value("limits", "name", "meta slots") {
 			if len(r.file) < (slot+1)*psize {
 				continue
 			}
 			p := r.file[slot*psize : (slot+1)*psize]
 			if string(p[magicAt:magicAt+magicSize]) != "FOLIO\r\n\x1a" ||
-				r.u("meta page", "version", p) != 1 || r.u("meta page", "page size", p) != uint64(psize) ||
+				r.u("meta page", "version", p) != 2 || r.u("meta page", "page size", p) != uint64(psize) ||
 				r.u("page header", "sum", p) != xxhash.Sum64(p[8:]) {
 				continue
 			}
-			if best == nil || r.u("page header", "txid", p) > r.u("page header", "txid", best) {
-				best, r.psize = p, psize
-			}
+			all, r.psize = append(all, p), psize
 		}
 	}
-	require.NotNil(r.t, best, "no meta page")
-	return best
+	require.NotEmpty(r.t, all, "no meta page")
+	slices.SortFunc(all, func(a, b []byte) int {
+		return cmp.Compare(r.u("page header", "txid", b), r.u("page header", "txid", a))
+	})
+	return all
 }
 
-// read returns the root bucket.
-func (r *docReader) read() *docBucket {
+// read returns the root bucket as meta m has it.
+func (r *docReader) read(m []byte) *docBucket {
 	r.seen = map[uint64]string{}
-	m := r.newestMeta()
+	for _, s := range r.segments(m) {
+		for n := range s[1] {
+			r.seen[s[0]+n] = "redo log"
+		}
+	}
 	off, size := r.doc.at("meta page", "root")
 	root := r.bucket(m[off : off+size])
 	free := r.freePages(m)
@@ -786,25 +801,35 @@ func requireSameBucket(t testing.TB, want, got *docBucket, path string) {
 
 func TestFormatReaderOfTheDocument(t *testing.T) {
 	doc := readDoc(t)
+	seen := map[byte]int{} // changes in redo records
 	for _, psize := range []int{4096, 16384, 65536} {
 		t.Run(strconv.Itoa(psize), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "doc.folio")
 			open := func() *DB {
-				db, err := Open(path, 0o600, &Options{PageSize: psize, Sync: SyncOff})
+				db, err := Open(path, 0o600, &Options{PageSize: psize})
 				require.NoError(t, err)
 				return db
 			}
-			db := open()
+			db, nrecords := open(), 0
 			compare := func() {
 				t.Helper()
 				file, err := os.ReadFile(path)
 				require.NoError(t, err)
 				r := &docReader{t: t, doc: doc, file: file}
-				got := r.read()
+				metas := r.metas()
+				got := r.read(metas[0])
 				require.NoError(t, db.View(func(tx *Tx) error {
 					requireSameBucket(t, apiBucket(tx.Root()), got, "")
 					return nil
 				}))
+				// The commit that is durable and the log after it say the same.
+				for _, m := range metas[1:] {
+					if r.u("page header", "txid", m) == uint64(db.durableTxid()) {
+						root := r.read(m)
+						nrecords += r.replayLog(m, root, seen)
+						requireSameBucket(t, got, root, "")
+					}
+				}
 				for err := range db.Check(context.Background()) {
 					require.NoError(t, err)
 				}
@@ -815,6 +840,12 @@ func TestFormatReaderOfTheDocument(t *testing.T) {
 					fillForDoc(t, tx, rng, round)
 					return nil
 				}))
+				for range 4 {
+					require.NoError(t, db.Update(func(tx *Tx) error {
+						changeForDoc(t, tx, rng)
+						return nil
+					}))
+				}
 				if round%4 == 0 {
 					compare()
 				}
@@ -828,8 +859,163 @@ func TestFormatReaderOfTheDocument(t *testing.T) {
 			db = open()
 			compare()
 			require.NoError(t, db.Close())
+			require.Greater(t, nrecords, 5, "redo records")
 		})
 	}
+	require.Len(t, seen, len(doc["redo changes"]), "kinds of changes in redo records: %v", seen)
+}
+
+// changeForDoc makes a few changes, as small commits do.
+func changeForDoc(t testing.TB, tx *Tx, rng *rand.Rand) {
+	b := tx.Root()
+	name := fmt.Appendf(nil, "small %d", rng.IntN(3))
+	if rng.IntN(2) == 0 {
+		var err error
+		b, err = b.CreateBucketIfNotExists(name)
+		require.NoError(t, err)
+	}
+	require.NoError(t, b.Put(fmt.Appendf(nil, "small key %d", rng.IntN(50)), make([]byte, rng.IntN(90))))
+	switch rng.IntN(8) {
+	case 0:
+		require.NoError(t, b.Put([]byte("by reference"), make([]byte, 70_000)))
+		if rng.IntN(2) == 0 {
+			require.NoError(t, b.Delete([]byte("by reference")))
+		}
+	case 1:
+		require.NoError(t, b.Delete(fmt.Appendf(nil, "small key %d", rng.IntN(50))))
+	case 2:
+		if lo := fmt.Appendf(nil, "small key %d", rng.IntN(50)); rng.IntN(2) == 0 {
+			_, err := b.DeleteRange(lo, append(lo, 0xff))
+			require.NoError(t, err)
+		}
+	case 3:
+		if tx.Bucket([]byte("moved")) == nil && tx.Bucket(name) != nil {
+			to, err := tx.CreateBucket([]byte("moved"))
+			require.NoError(t, err)
+			require.NoError(t, tx.MoveBucket(name, tx.Root(), to))
+		} else if tx.Bucket([]byte("moved")) != nil {
+			require.NoError(t, tx.DeleteBucket([]byte("moved")))
+		}
+	case 4:
+		require.NoError(t, b.SetSequence(rng.Uint64()))
+	}
+}
+
+// --- the redo log
+
+// segments returns first page and pages of each segment that meta m lists.
+func (r *docReader) segments(m []byte) (all [][2]uint64) {
+	off, size := r.doc.at("meta page", "log segments")
+	for b := m[off : off+size]; len(b) > 0 && !isZero(b); b = b[12:] {
+		all = append(all, [2]uint64{binary.LittleEndian.Uint64(b), uint64(binary.LittleEndian.Uint32(b[8:]))})
+	}
+	return all
+}
+
+// replayLog applies the records after meta m to root, and returns how many there are;
+// seen counts the kinds of changes.
+func (r *docReader) replayLog(m []byte, root *docBucket, seen map[byte]int) (nrecords int) {
+	segments := r.segments(m)
+	at, block := int(r.u("meta page", "log segment", m)), r.u("meta page", "log block", m)
+	sum, reached := r.u("meta page", "log sum", m), r.u("page header", "txid", m)
+	for {
+		var rec []byte
+		for i := 0; i <= len(segments) && rec == nil && len(segments) > 0; i++ {
+			if i > 0 {
+				at, block = (at+1)%len(segments), 0
+			}
+			rec = r.record(m, segments[at], block, sum, reached)
+		}
+		if rec == nil {
+			return nrecords
+		}
+		r.applyRecord(rec, root, seen)
+		sum, reached = r.u("redo record", "sum", rec), r.u("redo record", "txid", rec)
+		block += uint64(len(rec)+4095) / 4096
+		nrecords++
+	}
+}
+
+// record returns the record at a block of a segment, if it counts.
+func (r *docReader) record(m []byte, segment [2]uint64, block, sum, reached uint64) []byte {
+	b := r.file[segment[0]*uint64(r.psize):][:segment[1]*uint64(r.psize)][block*4096:]
+	if len(b) == 0 || r.u("redo record", "salt", b) != r.u("meta page", "log salt", m) {
+		return nil
+	}
+	n := r.u("redo record", "length", b)
+	if n < 56 || n > uint64(len(b)) || xxhash.Sum64(b[8:n]) != r.u("redo record", "sum", b) ||
+		r.u("redo record", "prev", b) != sum || r.u("redo record", "base", b) != reached {
+		return nil
+	}
+	require.True(r.t, isZero(b[n:(n+4095)/4096*4096]), "the rest of a record's last block")
+	return b[:n]
+}
+
+// applyRecord makes the changes of a record, and counts their kinds.
+func (r *docReader) applyRecord(rec []byte, root *docBucket, seen map[byte]int) {
+	e := &docEntries{r.t, rec[56:]}
+	text := func() string {
+		n := e.next()
+		s := string(e.b[:n])
+		e.b = e.b[n:]
+		return s
+	}
+	at := func() *docBucket {
+		b := root
+		for range e.next() {
+			b = b.subs[text()]
+			require.NotNil(r.t, b)
+		}
+		return b
+	}
+	value := func(name string) byte { return byte(r.doc.value("redo changes", "change", name)) }
+	b, nchanges := root, uint64(0)
+	for len(e.b) > 0 {
+		kind := e.b[0]
+		e.b = e.b[1:]
+		nchanges++
+		seen[kind]++
+		switch kind {
+		case value("bucket"):
+			b = at()
+			nchanges--
+		case value("put"):
+			k := text()
+			b.pairs[k] = text()
+		case value("put run"):
+			ref := e.b[:36]
+			e.b = e.b[36:]
+			npages := r.u("run reference", "pages", ref)
+			off := r.u("run reference", "pgno", ref) * uint64(r.psize)
+			p := r.file[off:][:npages*uint64(r.psize)]
+			require.Equal(r.t, r.u("run reference", "sum", ref), xxhash.Sum64(p[8:]))
+			k, v := r.u("run reference", "key length", ref), r.u("run reference", "value length", ref)
+			b.pairs[string(p[56:56+k])] = string(p[56+k : 56+k+v])
+		case value("delete"):
+			delete(b.pairs, text())
+		case value("delete range"):
+			flags := e.next()
+			lo, hi := text(), text()
+			maps.DeleteFunc(b.pairs, func(k, _ string) bool { return k >= lo && (flags&2 == 0 || k < hi) })
+		case value("create bucket"):
+			name := text()
+			e.next()
+			b.subs[name] = &docBucket{pairs: map[string]string{}, subs: map[string]*docBucket{}}
+		case value("delete bucket"):
+			delete(b.subs, text())
+		case value("move bucket"):
+			name := text()
+			at().subs[name] = b.subs[name]
+			delete(b.subs, name)
+		case value("sequence"):
+			b.sequence = e.next()
+		case value("nothing"):
+			e.b = e.b[36:]
+		default:
+			require.Fail(r.t, "unknown change", "%d", kind)
+		}
+	}
+	require.Equal(r.t, r.u("redo record", "changes", rec), nchanges)
 }
 
 // fillForDoc makes some changes of all kinds.

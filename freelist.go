@@ -33,6 +33,8 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+
+	"github.com/foliokv/folio/internal/seeded"
 )
 
 // extent is a range of consecutive pages.
@@ -55,7 +57,8 @@ func (e extent) clip(lo, hi pgno) extent {
 // freedExtent is an extent that a commit frees.
 type freedExtent struct {
 	extent
-	A txid // the commit that allocated it; 0 unknown
+	A   txid // the commit that allocated it; 0 unknown
+	run bool // a redo record may name it
 }
 
 // waitingExtent is an extent that waits for its pins to go. T is 0 where a list
@@ -893,6 +896,7 @@ func (f *freelist) plan(c commitPlan) (freelogCommit, error) {
 	p := freelogPlanner{f: f, c: c, chain: f.chain, capacity: freelogCapacity(c.psize)}
 	p.chain.moveStart(c.durable)
 	p.rec.txid = c.txid
+	pinRuns(c.freed, c.durable)
 	freed, err := f.normalize(c.txid, append(slices.Clone(c.freed), p.dropSuperseded()...))
 	if err != nil {
 		return freelogCommit{}, err
@@ -954,6 +958,20 @@ func (f *freelist) chainPages() []pgno {
 		ns[i] = p.pgno
 	}
 	return ns
+}
+
+// pinRuns makes runs wait until the durable commit has passed the one that frees them:
+// a record that names them may have to be replayed until then, on a commit that was
+// durable before they were written.
+func pinRuns(freed []freedExtent, durable txid) {
+	if seeded.Has(seeded.RunsUnpinned) {
+		return
+	}
+	for i := range freed {
+		if freed[i].run {
+			freed[i].A = min(freed[i].A, durable)
+		}
+	}
 }
 
 // normalize sorts and joins what commit t frees. An A that no pin is below stands
@@ -1111,7 +1129,7 @@ func (p *freelogPlanner) dropSuperseded() []freedExtent {
 	n := min(p.chain.start, supersededPerCommit+2*p.recordPages())
 	freed := make([]freedExtent, n)
 	for i, fp := range p.chain.pages[:n] {
-		freed[i] = freedExtent{extent{fp.pgno, 1}, fp.txid}
+		freed[i] = freedExtent{extent: extent{fp.pgno, 1}, A: fp.txid}
 	}
 	p.chain.dropFront(n)
 	return freed

@@ -439,7 +439,7 @@ func (s *simStore) commit(nfree, nalloc int) int {
 		if s.r.IntN(5) == 0 {
 			a = 0
 		}
-		freed = append(freed, freedExtent{extent{p, 1}, a})
+		freed = append(freed, freedExtent{extent: extent{p, 1}, A: a})
 	}
 	undo := func() {
 		for _, e := range freed {
@@ -705,7 +705,7 @@ func TestFreelogLargeCommits(t *testing.T) {
 	var freed []freedExtent
 	for i, p := range slices.Sorted(slices.Values(s.live)) {
 		if i%3 == 0 {
-			freed = append(freed, freedExtent{extent{p, 1}, 2})
+			freed = append(freed, freedExtent{extent: extent{p, 1}, A: 2})
 			s.dropLive(p)
 		}
 	}
@@ -772,7 +772,7 @@ func TestSnapshotItems(t *testing.T) {
 	f.giveBack(extent{50, 10})
 	f.addWaiting(extent{20, 10}, 3, 5, 4)
 	f.addWaiting(extent{60, 5}, 0, 9, 4)
-	freed := []freedExtent{{extent{15, 5}, 7}, {extent{40, 6}, 0}, {extent{70, 1}, 0}}
+	freed := []freedExtent{{extent: extent{15, 5}, A: 7}, {extent: extent{40, 6}}, {extent: extent{70, 1}}}
 	all := []waitingExtent{
 		{extent{10, 4}, 0, 0}, {extent{15, 5}, 7, 10}, {extent{20, 10}, 3, 5}, {extent{40, 6}, 0, 10},
 		{extent{50, 10}, 0, 0}, {extent{60, 5}, 0, 9}, {extent{70, 1}, 0, 10},
@@ -796,7 +796,7 @@ func TestFreelogRefuses(t *testing.T) {
 	}
 	origin, _, _ := appendFreelogPiece(nil, math.MaxInt, 1, 4, 0, nil)
 	grow := rec(2, 20, nil, []extent{{4, 16}})
-	one := func(p pgno, n uint64) []freedExtent { return []freedExtent{{extent{p, n}, 0}} }
+	one := func(p pgno, n uint64) []freedExtent { return []freedExtent{{extent: extent{p, n}}} }
 	for _, tc := range []struct {
 		name string
 		tail [][]byte
@@ -854,21 +854,21 @@ func TestPlanRefusesDoubleFree(t *testing.T) {
 		return err
 	}
 	require.NoError(t, plan(2, 20, nil, extent{4, 16}))
-	require.NoError(t, plan(3, 20, []freedExtent{{extent{7, 1}, 2}}))
+	require.NoError(t, plan(3, 20, []freedExtent{{extent: extent{7, 1}, A: 2}}))
 	for _, freed := range [][]freedExtent{
-		{{extent{7, 1}, 2}},
-		{{extent{9, 2}, 2}, {extent{10, 1}, 2}},
-		{{extent{3, 1}, 1}},
-		{{extent{19, 2}, 1}},
-		{{extent{19, math.MaxUint64 - 5}, 1}},
-		{{extent{9, 1}, 4}},
+		{{extent: extent{7, 1}, A: 2}},
+		{{extent: extent{9, 2}, A: 2}, {extent: extent{10, 1}, A: 2}},
+		{{extent: extent{3, 1}, A: 1}},
+		{{extent: extent{19, 2}, A: 1}},
+		{{extent: extent{19, math.MaxUint64 - 5}, A: 1}},
+		{{extent: extent{9, 1}, A: 4}},
 	} {
 		require.ErrorIs(t, plan(4, 20, freed), ErrCorrupt, "%v", freed)
 	}
 	require.Panics(t, func() { _ = plan(4, 22, nil, extent{20, 1}) }, "a grown page is lost")
 	require.Panics(t, func() { _ = plan(4, 20, nil, extent{8, 1}, extent{8, 1}) })
 	require.Panics(t, func() { _ = plan(3, 20, nil) }, "a txid again")
-	require.NoError(t, plan(5, 20, []freedExtent{{extent{9, 1}, 4}}))
+	require.NoError(t, plan(5, 20, []freedExtent{{extent: extent{9, 1}, A: 4}}))
 }
 
 // mutate damages the store's freelog in memory: bytes of the tail, or of a page,
@@ -948,7 +948,7 @@ func exerciseLoaded(t *testing.T, r *rand.Rand, f *freelist, npages uint64, newe
 		f.release([]txid{newest, tx - 1})
 		x := &simTx{s: &simStore{f: f, r: r}, npages: f.npages}
 		x.allocate(uint64(r.IntN(9)))
-		freed := []freedExtent{{extent{pgno(r.Uint64N(npages)), 1}, txid(r.Uint64N(uint64(tx)))}}
+		freed := []freedExtent{{extent: extent{pgno(r.Uint64N(npages)), 1}, A: txid(r.Uint64N(uint64(tx)))}}
 		fc, err := f.plan(commitPlan{
 			txid: tx, durable: newest, freed: freed, allocated: x.allocated,
 			alloc: x.allocPage, npages: func() uint64 { return x.npages }, tailCap: 300, psize: minPageSize,

@@ -1,7 +1,8 @@
 package folio_test
 
-// golden_test.go opens a store that an earlier build of this format version wrote, for
-// ever. testdata/golden/v1.folio is the store, v1.json what must be in it.
+// golden_test.go opens stores that an earlier build of this format version wrote, for
+// ever. testdata/golden/v2.folio is a store that was closed, v2-log.folio the same as a
+// crash left it, with its last commits in the redo log alone, v2.json what must be in them.
 //
 // To write both anew, only where the format may still change (no release has it):
 //
@@ -29,9 +30,10 @@ import (
 var updateGolden = flag.Bool("update-golden", false, "write testdata/golden anew")
 
 const (
-	goldenStore   = "testdata/golden/v1.folio"
-	goldenContent = "testdata/golden/v1.json"
-	goldenMaxSize = 200 << 10 // bytes
+	goldenStore   = "testdata/golden/v2.folio"
+	goldenLog     = "testdata/golden/v2-log.folio"
+	goldenContent = "testdata/golden/v2.json"
+	goldenMaxSize = 500 << 10 // bytes
 )
 
 // content is what a bucket holds: pairs, nested buckets, its sequence.
@@ -85,7 +87,7 @@ func readContent(b *folio.Bucket) *content {
 
 // --- the content as JSON
 
-// goldenText is a key or value as it stands in v1.json: readable, and short.
+// goldenText is a key or value as it stands in v2.json: readable, and short.
 type goldenText struct {
 	Text string `json:"text,omitempty"` // all of it, quoted as Go does; the first bytes where it is long
 	Len  int    `json:"len"`
@@ -133,10 +135,11 @@ func marshalContent(t *testing.T, c *content) []byte {
 
 // --- writing it
 
-// writeGolden makes the store and its content.
+// writeGolden makes the stores and their content.
 func writeGolden(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "v1.folio")
-	db, err := folio.Open(path, 0o644, nil)
+	path := filepath.Join(t.TempDir(), "v2.folio")
+	// Not synced, so that the log is small.
+	db, err := folio.Open(path, 0o644, &folio.Options{Sync: folio.SyncOff})
 	require.NoError(t, err)
 	put := func(b *folio.Bucket, k, v string) { require.NoError(t, b.Put([]byte(k), []byte(v))) }
 	sub := func(b *folio.Bucket, name string) *folio.Bucket {
@@ -196,9 +199,31 @@ func writeGolden(t *testing.T) {
 			require.NoError(t, tx.Delete(fmt.Appendf(nil, "pair/%04d", i)))
 		}
 	})
+	// Room for what follows: a file that grows is synced as a whole.
+	update(func(tx *folio.Tx) { put(tx.Root(), "room", string(value(7, 200_000))) })
+	update(func(tx *folio.Tx) { require.NoError(t, tx.Delete([]byte("room"))) })
+	require.NoError(t, db.Close())
+	db, err = folio.Open(path, 0, nil)
+	require.NoError(t, err)
+	for i := range 9 { // in the log, but for the first
+		update(func(tx *folio.Tx) {
+			b := sub(tx.Root(), "logged")
+			put(b, fmt.Sprint("small ", i), string(value(i, 30)))
+			if i == 2 {
+				put(b, "large", string(value(i, 66_000)))
+			}
+			if i%3 == 2 {
+				require.NoError(t, b.Delete(fmt.Append(nil, "small ", i-1)))
+			}
+			require.NoError(t, b.SetSequence(uint64(i)))
+		})
+	}
 	var c *content
 	require.NoError(t, db.View(func(tx *folio.Tx) error { c = readContent(tx.Root()); return nil }))
 	requireSound(t, db)
+	crashed, err := os.ReadFile(path)
+	require.NoError(t, err)
+	loseMetas(t, crashed)
 	require.NoError(t, db.Close())
 
 	file, err := os.ReadFile(path)
@@ -207,7 +232,26 @@ func writeGolden(t *testing.T) {
 	requireKinds(t, file)
 	require.NoError(t, os.MkdirAll(filepath.Dir(goldenStore), 0o755))
 	require.NoError(t, os.WriteFile(goldenStore, file, 0o644))
+	require.NoError(t, os.WriteFile(goldenLog, crashed, 0o644))
 	require.NoError(t, os.WriteFile(goldenContent, marshalContent(t, c), 0o644))
+}
+
+// loseMetas takes from a store the metas of the commits after the one that the newest
+// knows durable, as a crash may.
+func loseMetas(t *testing.T, file []byte) {
+	le := binary.LittleEndian
+	newest, durable := uint64(0), uint64(0)
+	for slot := range 4 {
+		if p := file[slot*4096:]; le.Uint64(p[16:]) > newest {
+			newest, durable = le.Uint64(p[16:]), le.Uint64(p[96:])
+		}
+	}
+	require.Greater(t, newest, durable+5, "commits in the log")
+	for slot := range 4 {
+		if p := file[slot*4096 : (slot+1)*4096]; le.Uint64(p[16:]) > durable {
+			clear(p)
+		}
+	}
 }
 
 // requireKinds checks that the store shows what the format has, by docs/format.md.
@@ -218,7 +262,7 @@ func requireKinds(t *testing.T, file []byte) {
 	for p := file; len(p) >= 4096; p = p[4096:] {
 		kinds[p[32]]++
 		if txid := le.Uint64(p[16:]); p[32] == 1 && txid > newest {
-			newest, chain = txid, le.Uint32(p[224:])
+			newest, chain = txid, le.Uint32(p[416:])
 		}
 		if p[32] != 2 {
 			continue
@@ -250,7 +294,13 @@ func TestGolden(t *testing.T) {
 	if *updateGolden {
 		writeGolden(t)
 	}
-	file, err := os.ReadFile(goldenStore)
+	for _, path := range []string{goldenStore, goldenLog} {
+		t.Run(filepath.Base(path), func(t *testing.T) { testGolden(t, path) })
+	}
+}
+
+func testGolden(t *testing.T, golden string) {
+	file, err := os.ReadFile(golden)
 	require.NoError(t, err)
 	requireKinds(t, file)
 	want, err := os.ReadFile(goldenContent)
@@ -274,11 +324,11 @@ func TestGolden(t *testing.T) {
 		require.True(t, bytes.Equal(file, after), "a read-only open changed the file")
 	}
 
-	t.Run("read-only", func(t *testing.T) { readOnly(t, goldenStore) })
+	t.Run("read-only", func(t *testing.T) { readOnly(t, golden) })
 
 	t.Run("read-only file in a read-only directory", func(t *testing.T) {
 		dir := t.TempDir()
-		path := filepath.Join(dir, "v1.folio")
+		path := filepath.Join(dir, "v2.folio")
 		require.NoError(t, os.WriteFile(path, file, 0o444))
 		require.NoError(t, os.Chmod(dir, 0o555))
 		t.Cleanup(func() { os.Chmod(dir, 0o755) })
@@ -289,7 +339,7 @@ func TestGolden(t *testing.T) {
 	})
 
 	t.Run("writable", func(t *testing.T) {
-		path := filepath.Join(t.TempDir(), "v1.folio")
+		path := filepath.Join(t.TempDir(), "v2.folio")
 		require.NoError(t, os.WriteFile(path, file, 0o644))
 		open := func() *folio.DB {
 			db, err := folio.Open(path, 0, nil)

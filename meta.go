@@ -10,29 +10,33 @@ import (
 
 // Offsets of a meta page's fields, after the page header.
 const (
-	offMagic    = headerSize           // 8 bytes
-	offVersion  = offMagic + 8         // u32
-	offPageSize = offVersion + 4       // u32 bytes
-	offFeatures = offPageSize + 4      // u64 bits that a reader must understand
-	offUUID     = offFeatures + 8      // 16 bytes
-	offDurable  = offUUID + 16         // u64 the txid known durable when this was written
-	offNPages   = offDurable + 8       // u64 high-water mark: pages from here on do not exist
-	offRoot     = offNPages + 8        // record of the root bucket
-	offNextTree = offRoot + recordSize // u64 the largest bucket id given out
-	offLogPage  = offNextTree + 8      // u64 where the next redo record goes; 0
-	offLogSum   = offLogPage + 8       // u64 sum of the redo record before it; 0
-	offLogSalt  = offLogSum + 8        // u64 where the log's chain of sums starts; 0
-	offFreeHead = offLogSalt + 8       // u64 newest freelog page, 0 for none
-	offFreeSum  = offFreeHead + 8      // u64 its sum
-	offFreeOld  = offFreeSum + 8       // u64 oldest freelog page
-	offFreeFrom = offFreeOld + 8       // u64 freelog page where reading begins, 0: at the tail
-	offFreeLen  = offFreeFrom + 8      // u32 freelog pages
-	offTailLen  = offFreeLen + 4       // u32 bytes of the tail
-	offTail     = offTailLen + 4       // the newest freelog entries
+	offMagic    = headerSize                                 // 8 bytes
+	offVersion  = offMagic + 8                               // u32
+	offPageSize = offVersion + 4                             // u32 bytes
+	offFeatures = offPageSize + 4                            // u64 bits that a reader must understand
+	offUUID     = offFeatures + 8                            // 16 bytes
+	offDurable  = offUUID + 16                               // u64 the txid known durable when this was written
+	offNPages   = offDurable + 8                             // u64 high-water mark: pages from here on do not exist
+	offRoot     = offNPages + 8                              // record of the root bucket
+	offNextTree = offRoot + recordSize                       // u64 the largest bucket id given out
+	offLogSeg   = offNextTree + 8                            // u32 the redo log's segment where the next record goes
+	offLogBlock = offLogSeg + 4                              // u32 its block there
+	offLogSum   = offLogBlock + 4                            // u64 sum of the record before it, or the salt
+	offLogSalt  = offLogSum + 8                              // u64 where the chain of sums starts
+	offLogSegs  = offLogSalt + 8                             // segments: first page u64, pages u32; 0 from the last on
+	offFreeHead = offLogSegs + maxLogSegments*logSegmentSize // u64 newest freelog page, 0 for none
+	offFreeSum  = offFreeHead + 8                            // u64 its sum
+	offFreeOld  = offFreeSum + 8                             // u64 oldest freelog page
+	offFreeFrom = offFreeOld + 8                             // u64 freelog page where reading begins, 0: at the tail
+	offFreeLen  = offFreeFrom + 8                            // u32 freelog pages
+	offTailLen  = offFreeLen + 4                             // u32 bytes of the tail
+	offTail     = offTailLen + 4                             // the newest freelog entries
+
+	logSegmentSize = 12
 
 	flagClean = 1 << 0 // page flag of a meta that changes nothing
 
-	formatVersion = 1
+	formatVersion = 2
 	magic         = "FOLIO\r\n\x1a"
 )
 
@@ -46,6 +50,7 @@ type meta struct {
 	npages   uint64
 	root     record
 	nextTree uint64
+	log      logState
 	free     freelogState
 }
 
@@ -64,6 +69,7 @@ func (m *meta) encode(p page, slot int) {
 	binary.LittleEndian.PutUint64(p[offNPages:], m.npages)
 	putRecord(p[offRoot:], m.root)
 	binary.LittleEndian.PutUint64(p[offNextTree:], m.nextTree)
+	m.log.encode(p)
 	binary.LittleEndian.PutUint64(p[offFreeHead:], uint64(m.free.head))
 	binary.LittleEndian.PutUint64(p[offFreeSum:], m.free.headSum)
 	binary.LittleEndian.PutUint64(p[offFreeOld:], uint64(m.free.oldest))
@@ -76,6 +82,37 @@ func (m *meta) encode(p page, slot int) {
 		p.setFlags(flagClean)
 	}
 	p.seal(pgno(slot), m.txid)
+}
+
+// encode writes what a meta says of the redo log.
+func (l *logState) encode(p page) {
+	binary.LittleEndian.PutUint32(p[offLogSeg:], uint32(l.next.segment))
+	binary.LittleEndian.PutUint32(p[offLogBlock:], l.next.block)
+	binary.LittleEndian.PutUint64(p[offLogSum:], l.sum)
+	binary.LittleEndian.PutUint64(p[offLogSalt:], l.salt)
+	for i, e := range l.segments {
+		at := p[offLogSegs+i*logSegmentSize:]
+		binary.LittleEndian.PutUint64(at, uint64(e.start))
+		binary.LittleEndian.PutUint32(at[8:], uint32(e.npages))
+	}
+}
+
+// decode reads what encode wrote; ok is false where there is something behind the last
+// segment.
+func (l *logState) decode(p page) (ok bool) {
+	l.next.segment = int(binary.LittleEndian.Uint32(p[offLogSeg:]))
+	l.next.block = binary.LittleEndian.Uint32(p[offLogBlock:])
+	l.sum = binary.LittleEndian.Uint64(p[offLogSum:])
+	l.salt = binary.LittleEndian.Uint64(p[offLogSalt:])
+	for i := range maxLogSegments {
+		at := p[offLogSegs+i*logSegmentSize:]
+		e := extent{pgno(binary.LittleEndian.Uint64(at)), uint64(binary.LittleEndian.Uint32(at[8:]))}
+		if e == (extent{}) {
+			return isZero(at[:(maxLogSegments-i)*logSegmentSize])
+		}
+		l.segments = append(l.segments, e)
+	}
+	return true
 }
 
 // hasMagic reports whether p begins like a meta page.
@@ -105,6 +142,7 @@ func decodeMeta(p page, slot int) (m meta, err error) {
 	root, ok := getRecord(p[offRoot:])
 	m.root = root
 	m.nextTree = binary.LittleEndian.Uint64(p[offNextTree:])
+	segmentsOK := m.log.decode(p)
 	m.free = freelogState{
 		head:     pgno(binary.LittleEndian.Uint64(p[offFreeHead:])),
 		headSum:  binary.LittleEndian.Uint64(p[offFreeSum:]),
@@ -134,8 +172,11 @@ func decodeMeta(p page, slot int) (m meta, err error) {
 		return m, corrupt(n, "bad record of the root bucket")
 	case tailLen > tailCap(len(p)) || p.lower() != offTail+tailLen:
 		return m, corrupt(n, "freelog tail of %d bytes leaves the page", tailLen)
-	case !isZero(p[offTail+tailLen:]) || !isZero(p[offLogPage:offFreeHead]):
+	case !isZero(p[offTail+tailLen:]) || !segmentsOK:
 		return m, corrupt(n, "reserved bytes are not zero")
+	}
+	if rule := m.log.validate(m.npages, m.psize); rule != "" {
+		return m, corrupt(n, "%s", rule)
 	}
 	m.free.tail = append([]byte(nil), p[offTail:offTail+tailLen]...)
 	return m, nil

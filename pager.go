@@ -208,6 +208,7 @@ type frame struct {
 	trees    []treeUndo
 	ntrees   int
 	nhooks   int
+	redo     redoMark
 }
 
 // layers holds a write transaction's dirty pages.
@@ -280,7 +281,7 @@ func (pg *pager) touch(n pgno, p page) (pgno, page) {
 	if n&virtual == 0 {
 		buf := getBuffer(pg.psize)
 		copy(buf, p)
-		w.freed = append(w.freed, freedExtent{extent{n, 1}, p.txid()})
+		w.freed = append(w.freed, freedExtent{extent: extent{n, 1}, A: p.txid()})
 		return w.add(buf, 1), buf
 	}
 	d := &w.pages[n&^virtual]
@@ -356,7 +357,15 @@ func (w *layers) free(n pgno, npages int, a txid) {
 		w.drop(n)
 		return
 	}
-	w.freed = append(w.freed, freedExtent{extent{n, uint64(npages)}, a})
+	w.freed = append(w.freed, freedExtent{extent: extent{n, uint64(npages)}, A: a})
+}
+
+// freeRun notes that the run at r is no longer reached.
+func (w *layers) freeRun(r runRef) {
+	w.free(r.pgno, r.npages, r.txid)
+	if r.pgno&virtual == 0 {
+		w.freed[len(w.freed)-1].run = true
+	}
 }
 
 // push opens a layer over the current one.

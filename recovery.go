@@ -1,13 +1,13 @@
 package folio
 
-// recovery.go decides which meta is the truth when a store is opened.
+// recovery.go decides which state is the truth when a store is opened.
 //
 // A commit writes its pages and its meta and syncs them together, in any order. So a
 // meta that can be read may belong to a commit whose pages are not all there. It is
 // believed only if it is proven: every page that its freelog lists as allocated since
 // the commit it knew durable, and that its tree reaches, must have the sum that its
 // parent's reference calls for. The work is bounded by what was written since the last
-// durable commit.
+// durable commit. On the commit that is proven the redo log is replayed: see replay.go.
 //
 // Invariants:
 //   - an I/O error fails the open; it refutes nothing;
@@ -29,7 +29,8 @@ type recovered struct {
 	free     *freelist
 	slots    [numMetas]txid // which commit's meta is in which slot
 	rejected []int          // slots of metas that are torn, or newer than base and refuted
-	seen     txid           // the largest txid in any meta, as far as it is to be believed
+	seen     txid           // the largest txid in any meta or record, as far as it is to be believed
+	log      foundLog
 }
 
 // candidate is a meta that can be read.
@@ -78,8 +79,12 @@ func (db *DB) recover() (r recovered, err error) {
 	if r.free == nil {
 		return r, fmt.Errorf("no commit of the store is whole: %w", refuted)
 	}
-	if found.durable > r.base.txid && !seeded.Has(seeded.SilentStepBack) {
-		return r, errors.Join(corrupt(0, "commit %d was durable, but the newest that is whole is %d", found.durable, r.base.txid), refuted)
+	if r.log, err = db.scanLog(&r.base); err != nil {
+		return r, fmt.Errorf("read the redo log: %w", err)
+	}
+	r.seen = max(r.seen, r.log.seen)
+	if durable := max(found.durable, r.log.durable); durable > r.log.reached && !seeded.Has(seeded.SilentStepBack) {
+		return r, errors.Join(corrupt(0, "commit %d was durable, but the newest that is whole is %d", durable, r.log.reached), refuted)
 	}
 	if found.claimed <= r.base.txid+maxClaim {
 		r.seen = max(r.seen, found.claimed)
@@ -111,6 +116,14 @@ func (db *DB) askDisk(off, nbytes int64) error {
 	}
 	if err := db.file.Sync(); err != nil {
 		return fmt.Errorf("sync before reading: %w", err)
+	}
+	return db.dropCache(off, nbytes)
+}
+
+// dropCache drops clean cached copies of a part of the file.
+func (db *DB) dropCache(off, nbytes int64) error {
+	if db.opts.ReadOnly || db.opts.InMemory || seeded.Has(seeded.RecoveryUnsynced) {
+		return nil
 	}
 	return db.file.DropCache(off, nbytes)
 }
@@ -264,6 +277,11 @@ func (db *DB) prove(c *candidate) (*freelist, error) {
 	fl, err := loadFreelist(c.free, pgno(c.slot), c.npages, c.txid, c.psize, p.readFreelog)
 	if err != nil {
 		return nil, err
+	}
+	for _, e := range c.log.segments {
+		if !fl.untouched(e) {
+			return nil, corrupt(e.start, "free pages in a redo log segment")
+		}
 	}
 	p.need = fl.allocatedSince(c.durable)
 	if len(p.need) > 0 {

@@ -13,6 +13,7 @@ import (
 type counters struct {
 	commits      atomic.Uint64
 	syncs        atomic.Uint64
+	logSyncs     atomic.Uint64
 	pagesWritten atomic.Uint64
 }
 
@@ -38,7 +39,7 @@ type Stats struct {
 func (db *DB) Stats() Stats {
 	db.mu.Lock()
 	st := db.sizes
-	st.Durable = uint64(db.durable)
+	st.Durable = uint64(db.secured)
 	db.mu.Unlock()
 	st.Readers = len(db.table.Readers(nil))
 	st.Commits = db.stats.commits.Load()
@@ -58,7 +59,10 @@ func (db *DB) noteSizes() {
 		FreelogPages: len(db.free.chain.pages),
 		Newest:       uint64(db.newest.txid),
 	}
+	held := db.free.heldBy(db.durableTxid())
+	limit := db.logLimit()
 	db.mu.Lock()
+	db.pressure = pressure{held: int64(held) << db.shift, logLimit: limit}
 	db.sizes = st
 	db.mu.Unlock()
 }

@@ -52,6 +52,7 @@ type txState struct {
 
 	// In a write transaction:
 	w      layers
+	redo   redoBuffer
 	trees  []*tree // every bucket opened, parents mostly before children
 	byName map[treeName]*tree
 	hooks  []func()
@@ -362,7 +363,7 @@ func (tx *Tx) Nested(fn func(*Tx) error) error {
 	if err != nil {
 		return fmt.Errorf("nested transaction: %w", err)
 	}
-	s.w.push(frame{ntrees: len(s.trees), nhooks: len(s.hooks)})
+	s.w.push(frame{ntrees: len(s.trees), nhooks: len(s.hooks), redo: s.redo.mark()})
 	child := &Tx{s: s, managed: true}
 	keep := false
 	defer func() {
@@ -388,6 +389,7 @@ func (s *txState) undoNested() {
 		*u.t = u.old
 		u.t.version = version + 1
 	}
+	s.redo.undo(top.redo)
 	s.hooks = s.hooks[:top.nhooks]
 	s.trees = s.trees[:top.ntrees] // those opened inside are stale: see current
 	// Buckets may have moved, and changes may have been flushed: file all anew.

@@ -21,6 +21,15 @@ func datasync(fd int) error { return unix.Fdatasync(fd) }
 
 func flushRange(_ int, pages []byte) error { return unix.Msync(pages, unix.MS_SYNC) }
 
+// SyncsApart says that each open file description is told of a failed write by its own
+// next sync (errseq, since Linux 4.13).
+const SyncsApart = true
+
+func writeOutRange(fd int, off, nbytes int64) error {
+	return unix.SyncFileRange(fd, off, nbytes,
+		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+}
+
 func writeVec(fd int, bufs [][]byte, off int64) (int, error) {
 	return unix.Pwritev(fd, bufs, off)
 }

@@ -25,9 +25,10 @@ const (
 	OpMap                     // Map
 	OpPublish                 // a new file, whole, gets its name: Create and Publish
 	OpSyncDir                 // SyncName, also as the last step of those
+	OpWriteOut                // WriteOut
 )
 
-var opNames = [...]string{"read", "write", "truncate", "allocate", "sync", "syncrange", "map", "publish", "syncdir"}
+var opNames = [...]string{"read", "write", "truncate", "allocate", "sync", "syncrange", "map", "publish", "syncdir", "writeout"}
 
 // String returns the operation's name, in lower case.
 func (k OpKind) String() string {

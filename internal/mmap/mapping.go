@@ -36,6 +36,12 @@ type Mapping struct {
 // new part; before, touching that is SIGBUS. The caller calls Unmap; closing
 // the file does not.
 func (f *File) Map(nbytes int64) (*Mapping, error) {
+	if f.private != nil {
+		if nbytes > int64(f.private.nbytes) {
+			return nil, f.fail("map", unix.ENOMEM)
+		}
+		return f.private, nil
+	}
 	if f.hook == nil {
 		return f.mapFile(nbytes)
 	}

@@ -50,6 +50,9 @@ type File struct {
 	// could be another file by then, and get our pages.
 	mu sync.RWMutex
 	fd int // -1 once closed
+
+	private     *Mapping // what is written to once the file went private, else nil
+	privateSize int64
 }
 
 // Open opens the existing regular file at path, for reading only or for
@@ -135,6 +138,10 @@ func (f *File) ReadOnly() bool { return f.readOnly }
 func (f *File) Size() (int64, error) {
 	var nbytes int64
 	err := f.use("stat", func(fd int) (err error) {
+		if f.private != nil {
+			nbytes = f.privateSize
+			return nil
+		}
 		nbytes, err = sizeOf(fd)
 		return err
 	})
@@ -172,6 +179,9 @@ func (f *File) Pread(buf []byte, off int64) (int, error) {
 }
 
 func (f *File) pread(buf []byte, off int64) (int, error) {
+	if f.private != nil {
+		return f.privateRead(buf, off)
+	}
 	nread, atEnd := 0, false
 	err := f.use("read", func(fd int) (err error) {
 		nread, atEnd, err = readFull(fd, buf, off)
@@ -198,6 +208,9 @@ func (f *File) Pwritev(bufs [][]byte, off int64) error {
 }
 
 func (f *File) pwritev(bufs [][]byte, off int64) error {
+	if f.private != nil {
+		return f.privateWrite(bufs, off)
+	}
 	return f.change("write", func(fd int) error { return writeFull(fd, bufs, off) })
 }
 
@@ -220,6 +233,9 @@ func (f *File) Allocate(off, nbytes int64) error {
 }
 
 func (f *File) allocate(off, nbytes int64) error {
+	if f.private != nil {
+		return f.privateResize(off+nbytes, true)
+	}
 	return f.change("allocate", func(fd int) error {
 		if off < 0 || nbytes <= 0 || off+nbytes < off {
 			return unix.EINVAL
@@ -241,6 +257,9 @@ func (f *File) Truncate(nbytes int64) error {
 }
 
 func (f *File) truncate(nbytes int64) error {
+	if f.private != nil {
+		return f.privateResize(nbytes, false)
+	}
 	return f.change("truncate", func(fd int) error { return unix.Ftruncate(fd, nbytes) })
 }
 

@@ -55,3 +55,22 @@ const (
 	RejectedStay     Fault = "rejected-stay"      // refuted metas are left
 	SilentStepBack   Fault = "silent-step-back"   // a durable commit that is gone is passed over
 )
+
+// What the redo log does.
+const (
+	GapIgnored          Fault = "gap-ignored"           // a commit is logged after one that has no record, and a replay goes past it
+	LogCoverIgnored     Fault = "log-cover-ignored"     // a sync covers its own record and not those before it
+	SegmentReusedEarly  Fault = "segment-reused-early"  // a segment is written again before the durable commit has passed it
+	CheckpointUnsynced  Fault = "checkpoint-unsynced"   // a checkpoint's target is called durable before its sync
+	FailedRecordStays   Fault = "failed-record-stays"   // the record of a commit that failed is not wiped
+	RunsUnpinned        Fault = "runs-unpinned"         // runs that records name do not wait for the durable commit
+	RunsUnreserved      Fault = "runs-unreserved"       // a replay may write over the runs that records name
+	RunsUnsynced        Fault = "runs-unsynced"         // runs that records name are not synced with them
+	RecordRunsUnchecked Fault = "record-runs-unchecked" // nor looked at before a replay
+	TornRecordAccepted  Fault = "torn-record-accepted"  // a record's sum is not looked at
+	ChainIgnored        Fault = "chain-ignored"         // nor that of the record before it
+	SaltKept            Fault = "salt-kept"             // a recovery goes on with the log's salt
+	SaltIgnored         Fault = "salt-ignored"          // a record of another salt is read
+	RecordTwice         Fault = "record-twice"          // each record is replayed twice
+	ReplayUnsynced      Fault = "replay-unsynced"       // what a replay made is called durable unsynced
+)
