@@ -3,14 +3,16 @@ package folio
 // checkpoint.go brings the pages of logged commits to the disk, beside the writer, so
 // that the log can be used again and a recovery stays short.
 //
-// A checkpoint makes the newest commit its target, has the kernel write what is dirty
-// piece by piece, so that commits beside it find the disk free, and syncs the rest; then
-// the target is the durable commit. It is a sync as any other: where it fails, nothing
-// is written any more.
+// A checkpoint makes the newest commit its target and syncs the whole file; then the
+// target is the durable commit. One in the background first has the kernel write what is
+// dirty, piece by piece, so that commits beside it find the disk free. Where a sync
+// fails, nothing is written any more.
 
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/foliokv/folio/internal/seeded"
 )
 
 // CheckpointReason says why a checkpoint was made.
@@ -20,6 +22,7 @@ const (
 	CheckpointLog   CheckpointReason = "log"   // the redo log has passed its limit
 	CheckpointSpace CheckpointReason = "space" // much space waits for it
 	CheckpointIdle  CheckpointReason = "idle"  // no commit has come for a while
+	CheckpointAsked CheckpointReason = "asked" // by DB.Sync, a wait of CommitAsync, or Close
 )
 
 const (
@@ -32,10 +35,17 @@ type checkpointer struct {
 	wake   chan struct{}
 	asleep atomic.Bool // nothing is to be written: the next commit wakes it
 
-	count  atomic.Uint64
-	nanos  atomic.Int64 // spent in checkpoints
-	done   atomic.Int64 // bytes of the file that the one under way has been over
-	reason atomic.Value // CheckpointReason, of the last one
+	stats CheckpointStats // mu guards it
+}
+
+// CheckpointStats tell what checkpoints cost since the store was opened.
+type CheckpointStats struct {
+	Count    uint64           // that were made
+	Time     time.Duration    // spent in all of them
+	Longest  time.Duration    // spent in one
+	Pages    uint64           // that commits wrote before them: they write at most as many
+	Reason   CheckpointReason // of the one under way, or of the last
+	Progress float64          // of the one under way, from 0 to 1; 0 where there is none
 }
 
 // wakeCheckpointer is called after each commit.
@@ -88,38 +98,108 @@ func (db *DB) makeCheckpoints() {
 				continue
 			}
 			c.asleep.Store(false)
-			if now == last && db.checkpoint(CheckpointIdle) != nil {
+			if now == last && db.backgroundCheckpoint(CheckpointIdle) != nil {
 				return
 			}
 			last = now
 			idle.Reset(checkpointIdle)
 		}
 		for reason := db.checkpointDue(); reason != ""; reason = db.checkpointDue() {
-			if db.checkpoint(reason) != nil {
+			if db.backgroundCheckpoint(reason) != nil {
 				return // logged, and every commit says so from here on
 			}
 		}
 	}
 }
 
-// checkpoint makes the newest commit durable, with all its pages.
-func (db *DB) checkpoint(reason CheckpointReason) error {
-	c := &db.checkpointer
-	begun := time.Now()
-	err := db.syncNow(db.writeOut)
-	c.done.Store(0)
-	c.nanos.Add(int64(time.Since(begun)))
-	c.count.Add(1)
-	c.reason.Store(reason)
+// backgroundCheckpoint is checkpoint, and calls the OnCommit functions of what it made durable.
+func (db *DB) backgroundCheckpoint(reason CheckpointReason) error {
+	err := db.checkpoint(reason)
 	if err == nil {
 		db.runHooks()
 	}
 	return err
 }
 
+// checkpoint makes the newest commit durable, with all its pages, beside the writer.
+func (db *DB) checkpoint(reason CheckpointReason) error {
+	db.syncing.Lock()
+	defer db.syncing.Unlock()
+	at, err := db.beginSync()
+	if err != nil || at.txid == 0 {
+		return err
+	}
+	begun := time.Now()
+	db.noteProgress(reason, 0)
+	if seeded.Has(seeded.CheckpointUnsynced) {
+		db.setDurable(at)
+	}
+	if reason != CheckpointAsked {
+		err = db.writeOut(reason)
+	}
+	if err == nil {
+		err = db.fileSync()
+	}
+	if seeded.Has(seeded.TargetTooLate) {
+		db.mu.Lock()
+		at = db.at
+		db.mu.Unlock()
+	}
+	db.endSync(at, time.Since(begun), err == nil)
+	return err
+}
+
+// beginSync makes the newest commit the target, whose slot and pages stay while a sync
+// of it is under way; 0 where it is durable already.
+func (db *DB) beginSync() (syncPoint, error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	switch {
+	case db.failed != nil:
+		return syncPoint{}, db.failed
+	case db.fm.Load() == nil:
+		return syncPoint{}, ErrDatabaseNotOpen
+	case db.durable.txid >= db.at.txid:
+		return syncPoint{}, nil
+	}
+	db.target = db.at.txid
+	return db.at, nil
+}
+
+// endSync ends what beginSync began.
+func (db *DB) endSync(at syncPoint, took time.Duration, ok bool) {
+	if ok {
+		db.noteCheckpoint(at, took)
+		db.setDurable(at)
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.checkpointer.stats.Progress = 0
+	db.target = 0
+}
+
+// noteCheckpoint counts a checkpoint that has made at durable.
+func (db *DB) noteCheckpoint(at syncPoint, took time.Duration) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	st := &db.checkpointer.stats
+	st.Count++
+	st.Time += took
+	st.Longest = max(st.Longest, took)
+	st.Pages += at.work.minus(db.durable.work).npages
+}
+
+// noteProgress tells Stats where a checkpoint is.
+func (db *DB) noteProgress(reason CheckpointReason, progress float64) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	st := &db.checkpointer.stats
+	st.Reason, st.Progress = reason, progress
+}
+
 // writeOut has the kernel write what is dirty, piece by piece. An error of it is that of
 // a sync.
-func (db *DB) writeOut() error {
+func (db *DB) writeOut(reason CheckpointReason) error {
 	size, err := db.syncFile.Size()
 	for off := int64(0); off < size && err == nil; off += checkpointPiece {
 		select {
@@ -127,7 +207,7 @@ func (db *DB) writeOut() error {
 			return nil // the sync does the rest
 		default:
 		}
-		db.checkpointer.done.Store(off + 1)
+		db.noteProgress(reason, float64(off)/float64(size))
 		err = db.writeOutPiece(off)
 	}
 	return err

@@ -671,6 +671,9 @@ func (c *committer) finish(sync bool) error {
 	}
 	db.free.apply(c.freelog)
 	db.stats.commits.Add(1)
+	if c.route == routeLogged {
+		db.stats.logged.Add(1)
+	}
 	c.applyLog()
 	at := c.becomeNewest()
 	db.noteSizes()
@@ -864,60 +867,11 @@ func (db *DB) Sync() error {
 	if db.opts.ReadOnly {
 		return nil
 	}
-	if err := db.syncNow(nil); err != nil {
+	if err := db.checkpoint(CheckpointAsked); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
 	db.runHooks()
 	return nil
-}
-
-// syncNow syncs the newest commit with all its pages, beside the writer. prepare, if not
-// nil, is called once it is settled which commit that is.
-func (db *DB) syncNow(prepare func() error) error {
-	db.syncing.Lock()
-	defer db.syncing.Unlock()
-	at, err := db.beginSync()
-	if err != nil || at.txid == 0 {
-		return err
-	}
-	if seeded.Has(seeded.CheckpointUnsynced) && prepare != nil {
-		db.setDurable(at)
-	}
-	if prepare != nil {
-		err = prepare()
-	}
-	if err == nil {
-		err = db.fileSync()
-	}
-	if seeded.Has(seeded.TargetTooLate) {
-		db.mu.Lock()
-		at = db.at
-		db.mu.Unlock()
-	}
-	if err == nil {
-		db.setDurable(at)
-	}
-	db.mu.Lock()
-	db.target = 0
-	db.mu.Unlock()
-	return err
-}
-
-// beginSync makes the newest commit the target, whose slot and pages stay while a sync
-// of it is under way; 0 where it is durable already.
-func (db *DB) beginSync() (syncPoint, error) {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	switch {
-	case db.failed != nil:
-		return syncPoint{}, db.failed
-	case db.fm.Load() == nil:
-		return syncPoint{}, ErrDatabaseNotOpen
-	case db.durable.txid >= db.at.txid:
-		return syncPoint{}, nil
-	}
-	db.target = db.at.txid
-	return db.at, nil
 }
 
 // secure returns once a crash can't take commit t back: the log is synced if that is
@@ -932,7 +886,7 @@ func (db *DB) secure(t txid) error {
 	case logged:
 		return db.syncLog()
 	}
-	return db.syncNow(nil)
+	return db.checkpoint(CheckpointAsked)
 }
 
 // waitDurable returns once commit t is durable.

@@ -772,9 +772,12 @@ func (db *DB) finish() error {
 		return err
 	}
 	if db.durableTxid() < db.newest.txid && !seeded.Has(seeded.CloseUnsynced) {
-		if err := db.syncCommit(db.at); err != nil {
+		begun := time.Now()
+		if err := db.fileSync(); err != nil {
 			return err
 		}
+		db.noteProgress(CheckpointAsked, 0)
+		db.endSync(db.at, time.Since(begun), true)
 	}
 	if !db.newest.clean {
 		if err := db.commitEmpty(false); err != nil {

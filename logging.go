@@ -138,11 +138,11 @@ func (c *committer) dropLog() {
 }
 
 // growLog adds a segment where a record found no place, to a log that may be larger,
-// with a commit that is synced as a whole.
+// with a commit that is synced as a whole. Who opens a store for one commit needs none.
 func (c *committer) growLog() {
 	db, l := c.db, &c.meta.log
 	have := l.nbytes(db.psize)
-	if len(l.segments) == maxLogSegments || have >= db.maxLogBytes() {
+	if len(l.segments) == maxLogSegments || have >= db.maxLogBytes() || db.stats.commits.Load() == 0 {
 		return
 	}
 	npages := uint64(min(max(have, minLogSegment), maxLogSegment)) >> db.shift

@@ -153,10 +153,7 @@ func TestNumbersUsedUp(t *testing.T) {
 	require.ErrorIs(t, err, ErrCorrupt)
 	require.ErrorContains(t, err, "is the last that there is")
 	require.NoError(t, db.Close())
-	_, err = Open(path, 0o600, nil) // it would begin the redo log anew
-	require.ErrorIs(t, err, ErrCorrupt)
-	require.ErrorContains(t, err, "is the last that there is")
-	db = testStore(t, path, &Options{ReadOnly: true})
+	db = testStore(t, path, nil)
 	require.EqualValues(t, 1, pairsOf(t, db))
 	mustBeSound(t, db)
 }

@@ -12,6 +12,7 @@ import (
 // counters count what happened since the store was opened.
 type counters struct {
 	commits      atomic.Uint64
+	logged       atomic.Uint64
 	syncs        atomic.Uint64
 	logSyncs     atomic.Uint64
 	pagesWritten atomic.Uint64
@@ -25,13 +26,19 @@ type Stats struct {
 	FreePages    uint64 // pages that can be reused now
 	WaitingPages uint64 // free pages that a reader or the last durable commit still needs
 	FreelogPages int    // pages that hold the list of free pages
+	LogSize      int64  // bytes of the redo log
+	LogUsed      int64  // bytes of records that a recovery would replay
 	Newest       uint64 // number of the newest commit
-	Durable      uint64 // number of the last commit known durable
+	Durable      uint64 // number of the last commit that a crash can't take back
+	Checkpoint   uint64 // number of the last commit with all its pages on the disk
 	Readers      int    // transactions that are open
 
 	Commits      uint64 // commits since open
-	Syncs        uint64 // syncs since open
-	PagesWritten uint64 // pages written since open
+	Logged       uint64 // commits since open that have a redo record
+	Syncs        uint64 // syncs of the whole file since open
+	LogSyncs     uint64 // syncs of a part of the redo log, or of what it refers to, since open
+	PagesWritten uint64 // pages written since open, redo records not included
+	Checkpoints  CheckpointStats
 }
 
 // Stats returns the store's sizes, as of the newest commit, and counters. It never
@@ -39,10 +46,14 @@ type Stats struct {
 func (db *DB) Stats() Stats {
 	db.mu.Lock()
 	st := db.sizes
-	st.Durable = uint64(db.secured)
+	st.Durable, st.Checkpoint = uint64(db.secured), uint64(db.durable.txid)
+	st.LogUsed = int64(db.at.work.minus(db.durable.work).nbytes)
+	st.Checkpoints = db.checkpointer.stats
 	db.mu.Unlock()
 	st.Readers = len(db.table.Readers(nil))
 	st.Commits = db.stats.commits.Load()
+	st.Logged = db.stats.logged.Load()
+	st.LogSyncs = db.stats.logSyncs.Load()
 	st.Syncs = db.stats.syncs.Load()
 	st.PagesWritten = db.stats.pagesWritten.Load()
 	return st
@@ -57,6 +68,7 @@ func (db *DB) noteSizes() {
 		FreePages:    db.free.freePages(),
 		WaitingPages: db.free.waitingPages(),
 		FreelogPages: len(db.free.chain.pages),
+		LogSize:      db.redo.nbytes(db.psize),
 		Newest:       uint64(db.newest.txid),
 	}
 	held := db.free.heldBy(db.durableTxid())
