@@ -14,8 +14,10 @@ package folio
 //     shows before anything refers to the new pages;
 //  6. pages, then the redo record, then the meta, into the slot that is none of the
 //     durable commit's, the target's and the newest's;
-//  7. one sync: of the log, or of everything;
+//  7. one sync: of the log, without the writer lock, or of everything;
 //  8. publish, acknowledge.
+//
+// One commit may be that of several transactions: see group.go.
 //
 // Invariants:
 //   - up to the write of the meta a failure leaves file and memory at the commit before;
@@ -88,34 +90,29 @@ func (tx *Tx) commitAsync() (wait func() error, err error) {
 	return func() error { return db.waitDurable(t) }, nil
 }
 
-// commitAs commits, with a sync if the mode has it and the commit is not async, ends
-// the transaction, and returns its number.
-func (tx *Tx) commitAs(async bool) (txid, error) {
+// commitAs commits, with a sync if the mode has it and the commit is not async, and ends
+// the transaction. It returns the number of an async commit.
+func (tx *Tx) commitAs(async bool) (t txid, err error) {
 	s := tx.s
 	db := s.db
-	full := db.opts.Sync == SyncFull
-	returned := false
-	defer func() {
-		if !returned {
-			tx.abandonCommit()
-		}
-	}()
-	hooks := slices.Clone(s.hooks)
-	if s.err == nil {
-		s.guard(func() { s.flush() })
+	sync := db.opts.Sync == SyncFull && !async
+	if err := tx.flush(); err != nil {
+		tx.end()
+		return 0, fmt.Errorf("commit: %w", err)
 	}
-	if s.err == nil {
-		if err := s.commit(full && !async); err != nil {
-			s.fail(err)
-		}
+	tx.s = nil
+	if tx.member {
+		s.mergeNested()
 	}
-	t, err := s.id, s.err
-	if err == nil && (full || async) {
-		db.afterDurable(t, hooks)
-		hooks = nil
+	var hooks []func() // that wait for no sync
+	if !sync && !async {
+		hooks, s.hooks = s.hooks, nil
 	}
-	returned = true
-	tx.end()
+	if sync && db.mayJoin(s) {
+		err = db.joinGroup()
+	} else {
+		t, err = db.commitNow(s, sync)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("commit: %w", err)
 	}
@@ -127,27 +124,72 @@ func (tx *Tx) commitAs(async bool) (txid, error) {
 	return t, nil
 }
 
-// abandonCommit is for a commit that panicked: Folio broke a rule of its own, and what
-// it knows of its free space can't be trusted. Nothing is written any more, and nobody
-// waits for ever.
-func (tx *Tx) abandonCommit() {
-	s := tx.s
-	tx.s = nil
-	s.db.poison(ErrDatabaseReadOnly, errors.New("a commit panicked"))
-	s.slot.Release()
-	s.db.writeTx = nil
-	<-s.db.writer
+// flush brings the cells of all open buckets up to date.
+func (tx *Tx) flush() error {
+	s, done := tx.s, false
+	defer func() {
+		if !done {
+			tx.s = nil
+		}
+		s.db.abandonUnless(done)
+	}()
+	if s.err == nil {
+		s.guard(func() { s.flush() })
+	}
+	done = true
+	return s.err
 }
 
-// commit does the work of a commit, after flush; the transaction is still open after
-// it. It touches private buffers only, not the map.
+// commitNow seals the transaction, with the group that it may be part of, and gives up the
+// writer lock; then it syncs, if that is wanted.
+func (db *DB) commitNow(s *txState, sync bool) (t txid, err error) {
+	g := db.group
+	if g != nil {
+		db.mu.Lock()
+		g.nmembers++
+		db.mu.Unlock()
+	}
+	t, err = db.seal(s, sync, !sync)
+	db.unlockWriter()
+	if sync {
+		return t, db.endCommit(g, t, err)
+	}
+	if g != nil {
+		g.wake()
+	}
+	return t, err
+}
+
+// abandonUnless is deferred around the work of a commit. Where that was not done but
+// panicked, Folio broke a rule of its own, and what it knows of its free space can't be
+// trusted: nothing is written any more, and nobody waits for ever.
+func (db *DB) abandonUnless(done bool) {
+	if done {
+		return
+	}
+	err := db.poison(ErrDatabaseReadOnly, errors.New("a commit panicked"))
+	db.writeTx.slot.Release()
+	db.writeTx = nil
+	if g := db.group; g != nil {
+		db.mu.Lock()
+		db.group = nil
+		db.mu.Unlock()
+		g.err = err
+		close(g.sealed)
+		close(g.done)
+	}
+	<-db.writer
+}
+
+// commit does the work of a commit, after flush. It touches private buffers only, not
+// the map.
 func (s *txState) commit(sync bool) error {
 	if s.isUnchanged() {
-		s.id = s.base
-		if sync { // an earlier CommitAsync is part of what was seen here
-			return s.db.secure(s.base)
-		}
+		s.id = s.base // an earlier CommitAsync is part of what was seen here
 		return nil
+	}
+	if err := s.db.failure(); err != nil {
+		return err
 	}
 	c := &committer{s: s, db: s.db, hwm: s.pg.npages}
 	if err := c.write(sync); err != nil {
@@ -670,7 +712,7 @@ func (c *committer) finish(sync bool) error {
 		c.s.w.pages[i].place = 0
 	}
 	db.free.apply(c.freelog)
-	db.stats.commits.Add(1)
+	db.stats.groups.Add(1)
 	if c.route == routeLogged {
 		db.stats.logged.Add(1)
 	}
@@ -682,8 +724,9 @@ func (c *committer) finish(sync bool) error {
 	}
 	var err error
 	switch {
-	case c.route == routeLogged && (sync || db.mustSync()):
+	case c.route == routeLogged && db.mustSync():
 		err = db.syncLog()
+	case c.route == routeLogged: // who wants it durable syncs the log, without the writer lock
 	case sync || db.mustSync():
 		err = db.syncCommit(at)
 	case db.opts.InMemory: // there is no disk to lose it
@@ -1016,7 +1059,7 @@ func (s *txState) spill(p page, npages int) (pgno, uint64, error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("write a page early: %w", err)
 	}
-	s.db.burned = max(s.db.burned, s.id)
+	s.db.burned, s.spilled = max(s.db.burned, s.id), true
 	sum := p.seal(n, s.id)
 	s.db.fm.Load().forget(n, n+pgno(npages))
 	if err := s.db.file.Pwritev([][]byte{p}, int64(n)<<s.db.shift); err != nil {

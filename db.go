@@ -115,7 +115,12 @@ type DB struct {
 	burned   txid  // the largest txid that must not be used again
 	nbytes   int64 // size of the file
 
+	usualLength time.Duration // of a write transaction
+	nwaiting    atomic.Int32  // write transactions that wait for the writer lock
+
 	mu       sync.Mutex
+	group    *group // that takes members, or nil
+	nsyncing int    // commits that are being synced
 	newest   meta
 	at       syncPoint // the newest commit
 	durable  syncPoint // D: the last one whose pages are on the disk, with all before it
@@ -533,16 +538,17 @@ func (db *DB) endRead(s *txState) {
 	}
 }
 
-// beginWrite waits for the writer lock and starts a write transaction on the newest commit.
-func (db *DB) beginWrite(ctx context.Context) (*txState, error) {
-	s, err := db.lockWriter(ctx)
+// beginWrite waits for the writer lock and starts a write transaction, on the newest
+// commit or on top of the open group.
+func (db *DB) beginWrite(ctx context.Context) (*Tx, error) {
+	tx, err := db.lockWriter(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("begin write transaction: %w", err)
 	}
-	return s, nil
+	return tx, nil
 }
 
-func (db *DB) lockWriter(ctx context.Context) (*txState, error) {
+func (db *DB) lockWriter(ctx context.Context) (*Tx, error) {
 	if db.opts.ReadOnly {
 		return nil, fmt.Errorf("%w: it was opened with ReadOnly", ErrDatabaseReadOnly)
 	}
@@ -552,16 +558,20 @@ func (db *DB) lockWriter(ctx context.Context) (*txState, error) {
 	if err := db.takeWriter(ctx); err != nil {
 		return nil, err
 	}
-	err := db.failure()
-	var s *txState
-	if err == nil {
-		s, err = db.startWrite()
+	if err := db.failure(); err != nil {
+		<-db.writer
+		return nil, err
 	}
+	if db.takesMembers() {
+		return &Tx{s: db.beginMember(), member: true}, nil
+	}
+	db.sealBefore()
+	s, err := db.startWrite()
 	if err != nil {
 		<-db.writer
 		return nil, err
 	}
-	return s, nil
+	return &Tx{s: s}, nil
 }
 
 // takeWriter takes the writer lock, of a store that need not be writable.
@@ -569,6 +579,13 @@ func (db *DB) takeWriter(ctx context.Context) error {
 	if db.closed.Load() {
 		return ErrDatabaseNotOpen
 	}
+	select {
+	case db.writer <- struct{}{}:
+		return db.ifOpen()
+	default:
+	}
+	db.nwaiting.Add(1)
+	defer db.nwaiting.Add(-1)
 	select { // waiters are served in the order in which they came
 	case db.writer <- struct{}{}:
 	case <-ctx.Done():
@@ -576,6 +593,11 @@ func (db *DB) takeWriter(ctx context.Context) error {
 	case <-db.closing:
 		return ErrDatabaseNotOpen
 	}
+	return db.ifOpen()
+}
+
+// ifOpen gives the writer lock up again where the store is closed.
+func (db *DB) ifOpen() error {
 	if db.closed.Load() {
 		<-db.writer
 		return ErrDatabaseNotOpen
@@ -599,7 +621,8 @@ func (db *DB) startWrite() (*txState, error) {
 		db.writeTx = s
 	}
 	m := &db.newest // only the writer changes it
-	s.base, s.id = m.txid, last+1
+	s.base, s.id, s.spilled = m.txid, last+1, false
+	s.began = time.Now()
 	s.slot, s.slotHint = db.table.AcquireAt(s.slotHint, uint64(m.txid))
 	s.start(db.fm.Load(), m.npages, m.root)
 	s.w.nextTree = m.nextTree
@@ -607,9 +630,14 @@ func (db *DB) startWrite() (*txState, error) {
 	return s, nil
 }
 
-// endWrite gives up a write transaction and the writer lock. What it did not commit
-// is undone.
+// endWrite gives up a write transaction and the writer lock.
 func (db *DB) endWrite(s *txState) {
+	db.clearWrite(s)
+	db.unlockWriter()
+}
+
+// clearWrite ends what the writer's state holds. What was not committed is undone.
+func (db *DB) clearWrite(s *txState) {
 	s.w.reset()
 	db.free.truncate(pgno(db.newest.npages)) // what it grew the store by and did not commit
 	clear(s.byName)
@@ -618,7 +646,11 @@ func (db *DB) endWrite(s *txState) {
 	s.trees, s.hooks = s.trees[:0], s.hooks[:0]
 	s.slot.Release()
 	clear(s.maps)
-	s.root = tree{}
+	s.root, s.err = tree{}, nil
+}
+
+// unlockWriter gives up the writer lock.
+func (db *DB) unlockWriter() {
 	<-db.writer
 	if db.nretired.Load() > 0 {
 		db.releaseMaps()
@@ -704,6 +736,8 @@ func (db *DB) CloseContext(ctx context.Context) error {
 	db.done.Wait()
 	db.syncing.Lock() // a wait of CommitAsync may still sync
 	defer db.syncing.Unlock()
+	db.logIO.Lock() // and so may a group
+	defer db.logIO.Unlock()
 	if db.fm.Load() == nil {
 		<-db.writer
 		return nil // closed before
@@ -736,6 +770,7 @@ func (db *DB) drain(ctx context.Context) error {
 			db.log.Warn("close waits for a write transaction", "path", db.path)
 		}
 	}
+	db.sealBefore()
 	pause := time.Millisecond
 	for {
 		open := db.table.Readers(nil)

@@ -142,7 +142,7 @@ func (c *committer) dropLog() {
 func (c *committer) growLog() {
 	db, l := c.db, &c.meta.log
 	have := l.nbytes(db.psize)
-	if len(l.segments) == maxLogSegments || have >= db.maxLogBytes() || db.stats.commits.Load() == 0 {
+	if len(l.segments) == maxLogSegments || have >= db.maxLogBytes() || db.stats.groups.Load() == 0 {
 		return
 	}
 	npages := uint64(min(max(have, minLogSegment), maxLogSegment)) >> db.shift

@@ -12,6 +12,7 @@ import (
 // counters count what happened since the store was opened.
 type counters struct {
 	commits      atomic.Uint64
+	groups       atomic.Uint64
 	logged       atomic.Uint64
 	syncs        atomic.Uint64
 	logSyncs     atomic.Uint64
@@ -33,8 +34,9 @@ type Stats struct {
 	Checkpoint   uint64 // number of the last commit with all its pages on the disk
 	Readers      int    // transactions that are open
 
-	Commits      uint64 // commits since open
-	Logged       uint64 // commits since open that have a redo record
+	Commits      uint64 // transactions committed since open
+	Groups       uint64 // commits that they became: transactions that shared one count once
+	Logged       uint64 // those of them that have a redo record
 	Syncs        uint64 // syncs of the whole file since open
 	LogSyncs     uint64 // syncs of a part of the redo log, or of what it refers to, since open
 	PagesWritten uint64 // pages written since open, redo records not included
@@ -52,6 +54,7 @@ func (db *DB) Stats() Stats {
 	db.mu.Unlock()
 	st.Readers = len(db.table.Readers(nil))
 	st.Commits = db.stats.commits.Load()
+	st.Groups = db.stats.groups.Load()
 	st.Logged = db.stats.logged.Load()
 	st.LogSyncs = db.stats.logSyncs.Load()
 	st.Syncs = db.stats.syncs.Load()

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/foliokv/folio/internal/shm"
 )
@@ -32,6 +33,7 @@ import (
 type Tx struct {
 	s       *txState // nil once the transaction has ended
 	managed bool     // View, Update and Nested end it, not the caller
+	member  bool     // it is a layer on top of a group
 }
 
 // txState is what a transaction works with; it is pooled.
@@ -51,11 +53,14 @@ type txState struct {
 	root      tree
 
 	// In a write transaction:
-	w      layers
-	redo   redoBuffer
-	trees  []*tree // every bucket opened, parents mostly before children
-	byName map[treeName]*tree
-	hooks  []func()
+	w        layers
+	redo     redoBuffer
+	trees    []*tree // every bucket opened, parents mostly before children
+	byName   map[treeName]*tree
+	hooks    []func()
+	began    time.Time
+	idBefore txid // of the group that it is a layer on top of
+	spilled  bool // a page was written early, with this id
 }
 
 // treeName is where an open bucket is.
@@ -208,11 +213,11 @@ func (db *DB) Batch(fn func(*Tx) error) error { return db.Update(fn) }
 
 // UpdateContext is Update; ctx can end its wait for the writer lock.
 func (db *DB) UpdateContext(ctx context.Context, fn func(*Tx) error) error {
-	s, err := db.beginWrite(ctx)
+	tx, err := db.beginWrite(ctx)
 	if err != nil {
 		return err
 	}
-	tx := &Tx{s: s, managed: true}
+	tx.managed = true
 	if err := tx.runGuarded(fn); err != nil {
 		tx.end()
 		return err
@@ -265,13 +270,10 @@ func (db *DB) BeginContext(ctx context.Context, writable bool) (*Tx, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("begin transaction: %w", err)
 	}
-	var s *txState
-	var err error
 	if writable {
-		s, err = db.beginWrite(ctx)
-	} else {
-		s, err = db.beginRead()
+		return db.beginWrite(ctx)
 	}
+	s, err := db.beginRead()
 	if err != nil {
 		return nil, err
 	}
@@ -282,9 +284,13 @@ func (db *DB) BeginContext(ctx context.Context, writable bool) (*Tx, error) {
 func (tx *Tx) end() {
 	s := tx.s
 	tx.s = nil
-	if s.writable {
+	switch {
+	case tx.member:
+		s.undoMember()
+		s.db.unlockWriter()
+	case s.writable:
 		s.db.endWrite(s)
-	} else {
+	default:
 		s.db.endRead(s)
 	}
 }
@@ -319,7 +325,11 @@ func (tx *Tx) checkEnd() error {
 	if tx.s == nil {
 		return ErrTxClosed
 	}
-	if tx.managed || len(tx.s.w.frames) > 0 {
+	nested := len(tx.s.w.frames)
+	if tx.member {
+		nested--
+	}
+	if tx.managed || nested > 0 {
 		return errManaged
 	}
 	return nil

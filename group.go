@@ -1,0 +1,206 @@
+package folio
+
+// group.go is how write transactions of many goroutines share one commit.
+//
+// A transaction that ends while a sync is under way, or while others wait for the writer
+// lock, is not written by itself: it joins the open group. Its changes stay in the
+// writer's state as dirty pages, and the next transaction runs as a layer on top of
+// them, which is taken back where it fails. The first that finds no reason to wait any
+// longer seals the group: it writes all of it as one commit, with one redo record, gives
+// up the writer lock, and syncs. Should there be no such transaction, the first member
+// does it, once the sync is over that it waited for. A lone writer never has a group.
+//
+// Invariants:
+//   - db.group is changed by the holder of the writer lock, under mu;
+//   - while it is not nil, db.writeTx holds the changes of its members, at layer 0;
+//   - each group that was opened is sealed, and done, exactly once.
+
+import "time"
+
+// group is what several transactions become a commit with.
+type group struct {
+	nmembers int
+	lead     chan struct{} // the first member is to see how it stands
+	sealed   chan struct{} // closed when it was written, or could not be
+	done     chan struct{} // closed when it is durable, or has failed
+	handed   bool          // the first member has to sync it; set before sealed is closed
+	commit   txid          // that it became; likewise
+	err      error         // set before sealed and again before done is closed
+}
+
+// A group is sealed, whatever is under way, where it has more than this.
+const (
+	maxGroupRecord = 1 << 20 // bytes of redo record
+	maxGroupDirty  = 8 << 20 // bytes of dirty pages
+)
+
+// shortTransaction is about what a sync takes. Who waits for a group waits for all that
+// join it, so none are let in where transactions are usually longer than this.
+const shortTransaction = 2 * time.Millisecond
+
+// mayJoin reports whether the transaction that ends is to become part of a group rather
+// than a commit of its own.
+func (db *DB) mayJoin(s *txState) bool {
+	db.usualLength += (time.Since(s.began) - db.usualLength) / 8
+	if s.spilled || len(s.redo.record) > maxGroupRecord || s.w.nbytes > maxGroupDirty {
+		return false
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.failed == nil && (db.nsyncing > 0 || db.nwaiting.Load() > 0)
+}
+
+// joinGroup makes the transaction that has ended part of the open group, or of a new one,
+// gives up the writer lock, and returns when the group is durable.
+func (db *DB) joinGroup() error {
+	db.mu.Lock()
+	g, first := db.group, db.group == nil
+	if first {
+		g = &group{lead: make(chan struct{}, 1), sealed: make(chan struct{}), done: make(chan struct{})}
+		db.group = g
+		if db.nsyncing == 0 {
+			g.wake()
+		}
+	}
+	g.nmembers++
+	db.mu.Unlock()
+	db.unlockWriter()
+	if first {
+		db.leadGroup(g)
+	}
+	<-g.done
+	return g.err
+}
+
+// wake tells the first member to see how the group stands.
+func (g *group) wake() {
+	select {
+	case g.lead <- struct{}{}:
+	default: // it was told
+	}
+}
+
+// isSealed reports whether g takes no more members.
+func (g *group) isSealed() bool {
+	select {
+	case <-g.sealed:
+		return true
+	default:
+		return false
+	}
+}
+
+// leadGroup is what the first member does until someone, which it may be itself, has
+// taken on the sync of its group.
+func (db *DB) leadGroup(g *group) {
+	for {
+		select {
+		case <-g.done:
+			return
+		case <-g.lead:
+		}
+		if !g.isSealed() {
+			db.sealAsFirst(g)
+		}
+		if g.isSealed() && g.handed {
+			db.endCommit(g, g.commit, g.err)
+			return
+		}
+	}
+}
+
+// sealAsFirst seals g when the writer lock is to be had, unless someone else does.
+func (db *DB) sealAsFirst(g *group) {
+	select {
+	case db.writer <- struct{}{}:
+		if db.group == g {
+			db.seal(db.writeTx, true, true)
+		}
+		db.unlockWriter()
+	case <-g.sealed:
+	}
+}
+
+// sealBefore seals the open group, if there is one, before something begins that is not
+// to be part of it; its first member sees to the sync. The writer lock is held.
+func (db *DB) sealBefore() {
+	if g := db.group; g != nil {
+		db.seal(db.writeTx, true, true)
+		g.wake()
+	}
+}
+
+// seal writes what the writer's state holds, be it of one transaction or a group, as one
+// commit, and clears that state. Where sync is true the commit is to be synced: by the
+// first member of its group if it is handed on, else by an endCommit that has to follow.
+// The writer lock is held, before and after.
+func (db *DB) seal(s *txState, sync, handOn bool) (t txid, err error) {
+	g, done := db.group, false
+	defer func() { db.abandonUnless(done) }()
+	if err = s.commit(sync); err == nil {
+		db.afterDurable(s.id, s.hooks)
+	}
+	if err == nil && s.id != s.base {
+		db.stats.commits.Add(uint64(g.size()))
+	}
+	t = s.id
+	db.clearWrite(s)
+	db.mu.Lock()
+	db.group = nil
+	if err == nil && (sync || g != nil) {
+		db.nsyncing++
+	}
+	db.mu.Unlock()
+	if g != nil {
+		g.handed, g.commit, g.err = handOn, t, err
+		close(g.sealed)
+	}
+	done = true
+	return t, err
+}
+
+// size returns how many transactions become a commit with g, which may be nil.
+func (g *group) size() int {
+	if g == nil {
+		return 1
+	}
+	return g.nmembers
+}
+
+// endCommit syncs commit t, which was sealed with err, and tells its group, if it has one.
+func (db *DB) endCommit(g *group, t txid, err error) error {
+	if err == nil {
+		err = db.secure(t)
+		db.mu.Lock()
+		db.nsyncing--
+		if db.nsyncing == 0 && db.group != nil {
+			db.group.wake()
+		}
+		db.mu.Unlock()
+	}
+	if g != nil {
+		g.err = err
+		close(g.done)
+	}
+	return err
+}
+
+// beginMember starts a transaction on top of the open group.
+func (db *DB) beginMember() *txState {
+	s := db.writeTx
+	s.began = time.Now()
+	s.idBefore, s.id = s.id, max(s.id, db.burned)+1
+	s.w.push(frame{ntrees: len(s.trees), nhooks: len(s.hooks), redo: s.redo.mark()})
+	return s
+}
+
+// undoMember takes back a transaction on top of the open group.
+func (s *txState) undoMember() {
+	s.undoNested()
+	s.id, s.err = s.idBefore, nil
+}
+
+// takesMembers reports whether a transaction that begins may run on top of the open group.
+func (db *DB) takesMembers() bool {
+	return db.group != nil && db.usualLength < shortTransaction && max(db.writeTx.id, db.burned) < maxCounter
+}
