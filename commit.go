@@ -615,17 +615,21 @@ func (db *DB) allocate(need int64) error {
 func (c *committer) writePages() error {
 	w := c.writes
 	slices.SortFunc(w, func(a, b placement) int { return cmp.Compare(a.n, b.n) })
+	fm := c.db.fm.Load()
 	var bufs [][]byte
 	for i := 0; i < len(w); {
 		bufs = bufs[:0]
-		first, next := w[i].n, w[i].n
+		from, first, next := i, w[i].n, w[i].n
 		for ; i < len(w) && w[i].n == next; i++ {
 			bufs = append(bufs, w[i].p)
 			next += pgno(len(w[i].p) >> c.db.shift)
 		}
-		c.db.fm.Load().forget(first, next)
+		fm.forget(first, next)
 		if err := c.db.file.Pwritev(bufs, int64(first)<<c.db.shift); err != nil {
 			return fmt.Errorf("write pages %d to %d: %w", first, next-1, err)
+		}
+		for _, w := range w[from:i] {
+			fm.know(w.p)
 		}
 		c.db.stats.pagesWritten.Add(uint64(next - first))
 	}

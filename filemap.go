@@ -70,6 +70,21 @@ func (fm *fileMap) forget(first, end pgno) {
 	}
 }
 
+// know takes p, which was just written to where it says to be, for verified: its sum was
+// made from what the writer has in memory, and its layout is the writer's own.
+func (fm *fileMap) know(p page) {
+	n := p.pgno()
+	switch p.kind() {
+	case kindBranch, kindLeaf:
+		fm.verified[n].Store(fold(p.sum()))
+	case kindRun:
+		for i := n + pgno(p.npages()) - 1; i > n; i-- {
+			fm.verified[i].Store(insideRun)
+		}
+		fm.verified[n].Store(foldRun(p.sum()))
+	}
+}
+
 func (fm *fileMap) unmap() {
 	fm.m.Unmap()
 	fm.words.Unmap()

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	minLogSegment = 64 << 10 // bytes; each segment after the first doubles the log
+	minLogSegment = 64 << 10 // bytes; a segment after the first doubles the log
 	maxLogSegment = 16 << 20
-	minLogLimit   = 1 << 20 // bytes in the log that call for a checkpoint
+	minLogLimit   = 4 << 20 // bytes in the log that call for a checkpoint
 	maxLogLimit   = 64 << 20
 	maxLogOps     = 300_000 // changes in the log that do so
 )
@@ -145,7 +145,9 @@ func (c *committer) growLog() {
 	if len(l.segments) == maxLogSegments || have >= db.maxLogBytes() || db.stats.groups.Load() == 0 {
 		return
 	}
-	npages := uint64(min(max(have, minLogSegment), maxLogSegment)) >> db.shift
+	// So that a few records like this one find a place.
+	want := max(have, minLogSegment, 4*int64(len(c.s.redo.record)))
+	npages := uint64(min(want, maxLogSegment)) >> db.shift
 	c.newSegment = c.takeSegment(max(npages, 1))
 	l.segments = append(slices.Clone(l.segments), c.newSegment)
 	l.next = logPlace{segment: len(l.segments) - 1}

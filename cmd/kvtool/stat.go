@@ -23,10 +23,10 @@ func newStatCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stat STORE",
 		Short: "Show the sizes of a store",
-		Long: `Stat shows the sizes of a store: of its file in bytes, of the rest in pages. Waiting
-pages are free, but a reader or the last durable commit still needs them. --buckets adds
-a line for each bucket, and reads the whole store for it; --bucket adds one for that
-bucket alone. The column used is how much of the bucket's pages is filled.
+		Long: `Stat shows the sizes of a store: of its file and of its redo log in bytes, of the rest in
+pages. Waiting pages are free, but a reader or the last durable commit still needs them.
+--buckets adds a line for each bucket, and reads the whole store for it; --bucket adds one
+for that bucket alone. The column used is how much of the bucket's pages is filled.
 
 ` + pathHelp,
 		Example: `  kvtool stat app.folio
@@ -51,6 +51,7 @@ type statJSON struct {
 	FreePages    uint64           `json:"free_pages"`
 	WaitingPages uint64           `json:"waiting_pages"`
 	FreelogPages int              `json:"freelog_pages"`
+	LogSize      int64            `json:"log_size"`
 	Newest       uint64           `json:"newest_txid"`
 	Durable      uint64           `json:"durable_txid"`
 	Buckets      []bucketStatJSON `json:"buckets,omitempty"`
@@ -94,7 +95,7 @@ func storeStat(path string, st folio.Stats) *statJSON {
 	return &statJSON{
 		Path: path, PageSize: st.PageSize, FileSize: st.FileSize,
 		Pages: st.Pages, FreePages: st.FreePages, WaitingPages: st.WaitingPages, FreelogPages: st.FreelogPages,
-		Newest: st.Newest, Durable: st.Durable,
+		LogSize: st.LogSize, Newest: st.Newest, Durable: st.Durable,
 	}
 }
 
@@ -130,7 +131,8 @@ func (s *statJSON) write(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "path\t%s\npage size\t%d\nfile size\t%d\n", s.Path, s.PageSize, s.FileSize)
 	fmt.Fprintf(w, "pages\t%d\nfree pages\t%d\nwaiting pages\t%d\n", s.Pages, s.FreePages, s.WaitingPages)
-	fmt.Fprintf(w, "freelog pages\t%d\nnewest txid\t%d\ndurable txid\t%d\n", s.FreelogPages, s.Newest, s.Durable)
+	fmt.Fprintf(w, "freelog pages\t%d\nredo log size\t%d\n", s.FreelogPages, s.LogSize)
+	fmt.Fprintf(w, "newest txid\t%d\ndurable txid\t%d\n", s.Newest, s.Durable)
 	if err := w.Flush(); err != nil || len(s.Buckets) == 0 {
 		return err
 	}

@@ -102,3 +102,16 @@ func TestDropCacheForgetsCleanPages(t *testing.T) {
 	require.NoError(t, unix.Cachestat(uint(f.fd), &span, &stat, 0))
 	require.Less(t, stat.Cache, uint64(storeBytes/os.Getpagesize()), "pages left")
 }
+
+// WriteOut writes a range, and leaves the rest alone.
+func TestWriteOut(t *testing.T) {
+	f := dirtyStore(t)
+	again, err := f.Reopen()
+	require.NoError(t, err)
+	defer again.Close()
+	require.NoError(t, again.WriteOut(0, barrierRange))
+	requireClean(t, f, 0)
+	requireDirty(t, f, elsewhere)
+	require.NoError(t, again.Sync())
+	requireClean(t, f, elsewhere)
+}

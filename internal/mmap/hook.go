@@ -22,13 +22,13 @@ const (
 	OpAllocate                // Allocate
 	OpSync                    // Sync, Create's sync, and SyncRange where it syncs all
 	OpSyncRange               // SyncRange
+	OpWriteOut                // WriteOut
 	OpMap                     // Map
 	OpPublish                 // a new file, whole, gets its name: Create and Publish
 	OpSyncDir                 // SyncName, also as the last step of those
-	OpWriteOut                // WriteOut
 )
 
-var opNames = [...]string{"read", "write", "truncate", "allocate", "sync", "syncrange", "map", "publish", "syncdir", "writeout"}
+var opNames = [...]string{"read", "write", "truncate", "allocate", "sync", "syncrange", "writeout", "map", "publish", "syncdir"}
 
 // String returns the operation's name, in lower case.
 func (k OpKind) String() string {

@@ -63,6 +63,7 @@ var everyOp = map[OpKind]func(f *File, m *Mapping) error{
 	OpAllocate:  func(f *File, _ *Mapping) error { return f.Allocate(0, 200) },
 	OpSync:      func(f *File, _ *Mapping) error { return f.Sync() },
 	OpSyncRange: func(f *File, m *Mapping) error { return f.SyncRange(m, 0, 5) },
+	OpWriteOut:  func(f *File, _ *Mapping) error { return f.WriteOut(0, 5) },
 	OpMap: func(f *File, _ *Mapping) error {
 		m, err := f.Map(100)
 		if err == nil {
