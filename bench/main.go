@@ -1,154 +1,227 @@
-// Command bench measures Folio beside bbolt: the same pairs, the same changes and
-// the same durability, turn by turn in one process.
+// Command bench measures Folio beside its peers: the same pairs, the same changes, the
+// same durability and the same machine, turn by turn in one run.
 //
-//	go run . [-pairs N] [-rounds N] [-workloads get,scan,...] [-dir DIR] [-md FILE]
+//	go run . [-stores folio,bbolt,...] [-workloads single,reads,...] [-rounds N] [-n PAIRS] [-dir DIR] [-o FILE]
+//
+// The stores written in C take part where cgo is on.
 package main
 
 // main.go is the command line and the order in which things run.
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"runtime"
-	"runtime/debug"
+	"os/signal"
 	"runtime/pprof"
-	"strings"
+	"time"
 )
 
 // config is what the command line asks for.
 type config struct {
-	pairs, rounds, commits int
-	names                  string // of workloads
-	only                   string // contender
-	sorted                 bool
-	dir, markdown, profile string
+	sizes
+	rounds               int
+	workloads, stores    string
+	seed                 uint64
+	smoke                bool
+	dir, output, profile string
 }
 
 func main() {
-	var c config
-	flag.IntVar(&c.pairs, "pairs", 1_000_000, "pairs in each store")
-	flag.IntVar(&c.rounds, "rounds", 5, "rounds of each workload")
-	flag.IntVar(&c.commits, "commits", 500, "commits in each round of the workload commit")
-	flag.StringVar(&c.names, "workloads", "all", "workloads to run: "+workloadNames())
-	flag.BoolVar(&c.sorted, "sorted", false, "fill the stores of get, viewget, scan, commit and churn in key order, not in random order")
-	flag.StringVar(&c.only, "only", "", "run this store alone, to profile it")
-	flag.StringVar(&c.dir, "dir", "", "directory for the stores, best on a disk (default: a temporary one)")
-	flag.StringVar(&c.markdown, "md", "", "write the report to this file too, as Markdown")
-	flag.StringVar(&c.profile, "cpuprofile", "", "write a CPU profile of the rounds to this file")
-	flag.Parse()
-	if err := run(c, os.Stdout, os.Stderr); err != nil {
+	runIfChild()
+	c, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		os.Exit(2)
+	}
+	if err == nil {
+		err = run(c, os.Stdout, os.Stderr)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func workloadNames() string {
-	names := make([]string, len(workloads))
-	for i, w := range workloads {
-		names[i] = w.name
+// flags puts the command line into c.
+func flags(c *config) *flag.FlagSet {
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.IntVar(&c.rounds, "rounds", 5, "rounds of all workloads")
+	fs.StringVar(&c.workloads, "workloads", "all", "workloads to run: "+workloadNames())
+	fs.StringVar(&c.stores, "stores", "all", "stores that take part: "+engineNames())
+	fs.StringVar(&c.dir, "dir", "", "directory for the stores, best on a disk (default: a temporary one)")
+	fs.StringVar(&c.output, "o", "", "write the report to this file, as Markdown")
+	fs.StringVar(&c.profile, "cpuprofile", "", "write a CPU profile of the run to this file")
+	fs.Uint64Var(&c.seed, "seed", 0, "seed of keys and values; 0: another one each time")
+	fs.BoolVar(&c.smoke, "smoke", false, "tiny sizes and one round, to see that everything works; other flags of sizes are ignored")
+	fs.IntVar(&c.Pairs, "n", 1_000_000, "pairs in the filled stores")
+	fs.BoolVar(&c.Sorted, "sorted", false, "fill the stores in key order, not in random order")
+	fs.IntVar(&c.bareWrites, "bare", 2_000, "bare: writes in a round")
+	fs.IntVar(&c.singleCommits, "single", 2_000, "single: commits in a round")
+	fs.IntVar(&c.groupCommits, "group", 6_000, "group16, group64: commits in a round, of all goroutines together")
+	fs.IntVar(&c.loadPairs, "load", 1_000_000, "load-random, load-ordered: pairs")
+	fs.IntVar(&c.churnBatches, "churn", 50, "churn: transactions of 1,000 changes in a round")
+	fs.Float64Var(&c.mixedSeconds, "mixed", 5, "mixed: seconds")
+	fs.IntVar(&c.gets, "gets", 1_000_000, "reads: gets of each kind in a round")
+	fs.IntVar(&c.ranges, "ranges", 10_000, "reads: range scans of 100 pairs in a round")
+	fs.IntVar(&c.killedCommits, "killed", 2_000, "open-killed: commits of one put before the kill")
+	fs.IntVar(&c.coldBatches, "cold", 290, "open-cold: transactions of 1,000 puts before the kill")
+	fs.IntVar(&c.tailPreload, "tail-preload", 100_000, "checkpoint-tail: puts before what is timed")
+	fs.Float64Var(&c.tailSeconds, "tail", 30, "checkpoint-tail: seconds")
+	return fs
+}
+
+// smokeSizes are as small as still makes sense.
+var smokeSizes = sizes{
+	Pairs: 3_000, bareWrites: 50, singleCommits: 20, groupCommits: 64, loadPairs: 12_000, churnBatches: 2,
+	mixedSeconds: 0.05, gets: 2_000, ranges: 50, killedCommits: 10, coldBatches: 3, tailPreload: 2_000, tailSeconds: 0.05,
+}
+
+func parse(args []string) (config, error) {
+	var c config
+	fs := flags(&c)
+	if err := fs.Parse(args); err != nil {
+		return c, err
 	}
-	return strings.Join(names, ",")
+	if fs.NArg() > 0 {
+		return c, fmt.Errorf("unexpected argument %q; see -h", fs.Arg(0))
+	}
+	if c.smoke {
+		c.sizes, c.rounds = smokeSizes, 1
+	}
+	if c.seed == 0 {
+		c.seed = uint64(time.Now().UnixNano())
+	}
+	return c, c.check()
+}
+
+// check refuses sizes that make no sense.
+func (c *config) check() error {
+	for _, n := range []int{
+		c.rounds, c.Pairs, c.bareWrites, c.singleCommits, c.groupCommits, c.loadPairs, c.churnBatches,
+		c.gets, c.ranges, c.killedCommits, c.coldBatches,
+	} {
+		if n < 1 {
+			return errors.New("rounds and sizes must be at least 1")
+		}
+	}
+	if c.mixedSeconds <= 0 || c.tailSeconds <= 0 || c.tailPreload < 0 {
+		return errors.New("times must be above 0, and tail-preload not below")
+	}
+	return nil
+}
+
+// command is the command line that makes such a report again, without what belongs to
+// one machine or one run.
+func (c *config) command() string {
+	asked := *c
+	if c.smoke { // it brings its sizes with it
+		standard := config{}
+		flags(&standard)
+		asked.sizes, asked.rounds = standard.sizes, standard.rounds
+	}
+	text := "go run ."
+	var given config
+	fs := flags(&given)
+	given = asked
+	fs.VisitAll(func(f *flag.Flag) {
+		switch f.Name {
+		case "dir", "cpuprofile", "seed", "o":
+			return
+		}
+		if value := f.Value.String(); value != f.DefValue {
+			text += " -" + f.Name + "=" + value
+		}
+	})
+	return text + " -o RESULTS.md"
 }
 
 // run runs the workloads asked for and reports to out; progress goes to log.
-func run(c config, out, log io.Writer) error {
-	chosen, err := choose(c.names)
+func run(c config, out, log io.Writer) (err error) {
+	chosen, err := chooseWorkloads(c.workloads)
 	if err != nil {
 		return err
 	}
-	if c.pairs < 1 || c.rounds < 1 || c.commits < 1 {
-		return fmt.Errorf("pairs, rounds and commits must be at least 1")
-	}
-	dir, err := os.MkdirTemp(c.dir, "folio-bench-")
+	stores, err := chooseEngines(c.stores)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	b := &bench{pairs: c.pairs, commits: c.commits, sorted: c.sorted, dir: dir, log: log, bases: map[string]string{}}
-	m := describe(dir)
-	fmt.Fprintf(out, "%s, %s, %s, %s, bbolt %s\n%d pairs\n", m.cpu, m.kernel, m.goVersion, m.fileSystem, m.bbolt, c.pairs)
-	var report bytes.Buffer
-	writeIntroduction(&report, command(), m, c)
-	for _, w := range chosen {
-		r, err := b.runWorkload(w, c)
-		if err != nil {
-			return fmt.Errorf("workload %s: %w", w.name, err)
-		}
-		r.writeMarkdown(&report)
-		if err := r.writeText(out); err != nil {
-			return err
-		}
-	}
-	if c.markdown == "" {
-		return nil
-	}
-	return os.WriteFile(c.markdown, report.Bytes(), 0o644)
-}
-
-func choose(names string) ([]workload, error) {
-	if names == "all" {
-		return workloads, nil
-	}
-	var chosen []workload
-next:
-	for name := range strings.SplitSeq(names, ",") {
-		for _, w := range workloads {
-			if w.name == name {
-				chosen = append(chosen, w)
-				continue next
-			}
-		}
-		return nil, fmt.Errorf("no workload %q; there are %s", name, workloadNames())
-	}
-	return chosen, nil
-}
-
-// runWorkload runs all rounds of w. In each round every contender has its turn, and
-// in each round another one begins, so that what drifts meets all alike.
-func (b *bench) runWorkload(w workload, c config) (*result, error) {
-	cs, err := w.prepare(b)
+	b, err := newBench(c, log)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r := &result{workload: w, samples: map[string][]sample{}}
-	rounds := c.rounds
-	if w.maxRounds > 0 {
-		rounds = min(rounds, w.maxRounds)
-	}
-	fmt.Fprintf(b.log, "%s: %d rounds\n", w.name, rounds)
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	defer removeOnInterrupt(b.dir)()
 	stop, err := startProfile(c.profile)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer stop()
-	for n := range rounds {
-		for i := range cs {
-			x := &cs[(n+i)%len(cs)]
-			if c.only != "" && x.name != c.only {
-				continue
+	r := newReport(c, describe(b.dir, b.disk, stores), chosen, stores)
+	if err := b.runRounds(r, c.rounds); err != nil {
+		return err
+	}
+	return r.write(c.output, out)
+}
+
+func newBench(c config, log io.Writer) (*bench, error) {
+	dir, err := os.MkdirTemp(c.dir, "folio-bench-")
+	if err != nil {
+		return nil, err
+	}
+	d, err := diskOf(dir)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return &bench{sizes: c.sizes, seed: c.seed, dir: dir, disk: d, log: log, bases: map[string]string{}}, nil
+}
+
+// removeOnInterrupt removes the stores, which are large, where the run is interrupted.
+func removeOnInterrupt(dir string) (stop func()) {
+	interrupts := make(chan os.Signal, 1)
+	done := make(chan struct{})
+	signal.Notify(interrupts, os.Interrupt)
+	go func() {
+		select {
+		case <-interrupts:
+			os.RemoveAll(dir)
+			os.Exit(1)
+		case <-done:
+		}
+	}()
+	return func() { signal.Stop(interrupts); close(done) }
+}
+
+// runRounds runs all rounds. In a round each workload has its place, and in a workload
+// each contender has its turn; in each round another one begins, so that what drifts
+// meets all alike.
+func (b *bench) runRounds(r *report, rounds int) error {
+	for round := range rounds {
+		for _, x := range r.results {
+			for i := range x.contenders {
+				c := x.contenders[(round+i)%len(x.contenders)]
+				if err := b.runTurn(x, c, round); err != nil {
+					return fmt.Errorf("workload %s, %s, round %d: %w", x.workload.name, c.name, round+1, err)
+				}
 			}
-			s, err := x.round(n)
-			if err != nil {
-				return nil, fmt.Errorf("%s, round %d: %w", x.name, n, err)
-			}
-			r.samples[x.name] = append(r.samples[x.name], s)
 		}
 	}
-	for _, x := range cs {
-		if len(r.samples[x.name]) > 0 {
-			r.names = append(r.names, x.name)
-		}
-		if err := x.done(); err != nil {
-			return nil, fmt.Errorf("%s, at the end: %w", x.name, err)
-		}
+	return nil
+}
+
+func (b *bench) runTurn(x *result, c *contender, round int) error {
+	start := time.Now()
+	s, err := x.workload.turn(b, c, round)
+	if err != nil {
+		return err
 	}
-	if len(r.names) == 0 {
-		return nil, fmt.Errorf("no store %q takes part", c.only)
-	}
-	return r, nil
+	x.figures[c.name] = append(x.figures[c.name], s)
+	first := x.workload.metrics[0]
+	fmt.Fprintf(b.log, "round %d, %s, %s: %s %s (turn of %.1f s)\n", round+1, x.workload.name, c.name,
+		first.format(s[first.name]), first.name, time.Since(start).Seconds())
+	return nil
 }
 
 // startProfile starts a CPU profile, unless path is empty.
@@ -156,50 +229,14 @@ func startProfile(path string) (stop func(), err error) {
 	if path == "" {
 		return func() {}, nil
 	}
-	f, err := os.Create(path)
-	if err != nil {
+	var profile bytes.Buffer
+	if err := pprof.StartCPUProfile(&profile); err != nil {
 		return nil, err
 	}
-	if err := pprof.StartCPUProfile(f); err != nil {
-		return nil, err
-	}
-	return func() { pprof.StopCPUProfile(); f.Close() }, nil
-}
-
-// machine is what a figure depends on besides the code.
-type machine struct{ cpu, kernel, goVersion, fileSystem, bbolt string }
-
-func describe(dir string) machine {
-	m := machine{
-		cpu:        fmt.Sprintf("%s (%d cores)", cpuModel(), runtime.NumCPU()),
-		kernel:     kernel(),
-		goVersion:  strings.TrimPrefix(runtime.Version(), "go"),
-		fileSystem: fileSystem(dir),
-		bbolt:      "of unknown version",
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, d := range info.Deps {
-			if d.Path == "go.etcd.io/bbolt" {
-				m.bbolt = d.Version
-			}
+	return func() {
+		pprof.StopCPUProfile()
+		if err := os.WriteFile(path, profile.Bytes(), 0o644); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: write the profile:", err)
 		}
-	}
-	return m
-}
-
-// command is the command line that was given, but for directories and files of this machine.
-func command() string {
-	words := []string{"go run ."}
-	flag.Visit(func(f *flag.Flag) {
-		switch f.Name {
-		case "dir", "cpuprofile":
-		case "md":
-			words = append(words, "-md RESULTS.md")
-		case "sorted":
-			words = append(words, "-sorted="+f.Value.String())
-		default:
-			words = append(words, "-"+f.Name+" "+f.Value.String())
-		}
-	})
-	return strings.Join(words, " ")
+	}, nil
 }
