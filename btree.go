@@ -391,6 +391,27 @@ func (t *tree) seek(st *path, key []byte) (exact bool, err error) {
 	return exact, err
 }
 
+// leafNumber returns the number of the leaf where key belongs, without a look at it; 0
+// where there is none, or damage on the way.
+func (t *tree) leafNumber(key []byte) pgno {
+	if t.rec.root.pgno == 0 || t.rec.level == 0 {
+		return t.rec.root.pgno
+	}
+	p, err := t.loadRoot()
+	for err == nil {
+		var i int
+		if i, err = t.pg.searchBranch(p, key); err != nil {
+			break
+		}
+		if p.level() == 1 {
+			n, _ := p.childPlace(i)
+			return n
+		}
+		p, _, err = t.pg.loadChild(p, i)
+	}
+	return 0
+}
+
 // edge makes st the path to the first or the last pair. The tree must not be empty.
 func (t *tree) edge(st *path, last bool) error {
 	*st = (*st)[:0]

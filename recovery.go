@@ -19,6 +19,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"maps"
+	"slices"
 
 	"github.com/foliokv/folio/internal/seeded"
 )
@@ -120,8 +123,12 @@ func (db *DB) askDisk(off, nbytes int64) error {
 	return db.dropCache(off, nbytes)
 }
 
-// dropCache drops clean cached copies of a part of the file.
+// dropCache drops clean cached copies of a part of the file. The kernel keeps what it has
+// cached in one piece with something else: the largest pieces have 2 MiB.
 func (db *DB) dropCache(off, nbytes int64) error {
+	const piece = 2 << 20
+	nbytes = (off+nbytes+piece-1)&^(piece-1) - off&^(piece-1)
+	off &^= piece - 1
 	if db.opts.ReadOnly || db.opts.InMemory || seeded.Has(seeded.RecoveryUnsynced) {
 		return nil
 	}
@@ -284,10 +291,8 @@ func (db *DB) prove(c *candidate) (*freelist, error) {
 		}
 	}
 	p.need = fl.allocatedSince(c.durable)
-	if len(p.need) > 0 {
-		if err := db.askDisk(0, 0); err != nil {
-			return nil, err
-		}
+	if err := p.askDisk(); err != nil {
+		return nil, err
 	}
 	if seeded.Has(seeded.ProofSkipped) {
 		return fl, nil
@@ -296,6 +301,44 @@ func (db *DB) prove(c *candidate) (*freelist, error) {
 		return nil, err
 	}
 	return fl, nil
+}
+
+// askDisk sees to it that what is to be proven is read from the disk, all of it at once.
+func (p *prover) askDisk() error {
+	pages := slices.Sorted(maps.Keys(p.need))
+	for e := range runsOfPages(pages, p.psize) {
+		if err := p.db.dropCache(int64(e.start)*int64(p.psize), int64(e.npages)*int64(p.psize)); err != nil {
+			return err
+		}
+	}
+	return p.db.readAhead(pages, p.psize)
+}
+
+// readAhead has the kernel read pages, which ascend, beside each other.
+func (db *DB) readAhead(pages []pgno, psize int) error {
+	for e := range runsOfPages(pages, psize) {
+		if err := db.file.ReadAhead(int64(e.start)*int64(psize), int64(e.npages)*int64(psize)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runsOfPages yields ascending pages as extents; small gaps are read along with them.
+func runsOfPages(pages []pgno, psize int) iter.Seq[extent] {
+	gap := pgno(64<<10/psize) + 1
+	return func(yield func(extent) bool) {
+		for len(pages) > 0 {
+			n := 1
+			for n < len(pages) && pages[n]-pages[n-1] <= gap {
+				n++
+			}
+			if !yield(extent{pages[0], uint64(pages[n-1]-pages[0]) + 1}) {
+				return
+			}
+			pages = pages[n:]
+		}
+	}
 }
 
 // read reads page n, which has npages pages, and checks number and sum.

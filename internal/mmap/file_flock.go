@@ -11,6 +11,8 @@ func flushRange(fd int, _ []byte) error { return datasync(fd) }
 
 func dropCache(int, int64, int64) error { return nil }
 
+func readAhead(int, int64, int64) error { return nil }
+
 func memoryFd() (int, error) { return tempFd() }
 
 func tryLock(fd int, exclusive bool) error {

@@ -46,6 +46,10 @@ func dropCache(fd int, off, nbytes int64) error {
 	return unix.Fadvise(fd, off, nbytes, unix.FADV_DONTNEED)
 }
 
+func readAhead(fd int, off, nbytes int64) error {
+	return unix.Fadvise(fd, off, nbytes, unix.FADV_WILLNEED)
+}
+
 func renameNoReplace(from, to string) error {
 	return unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
 }

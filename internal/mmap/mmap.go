@@ -330,6 +330,18 @@ func (f *File) DropCache(off, nbytes int64) error {
 	})
 }
 
+// ReadAhead asks the kernel to read the nbytes bytes from off on beside what the caller
+// does, since they will be needed. It is advice. Only Linux takes it; elsewhere nothing
+// happens.
+func (f *File) ReadAhead(off, nbytes int64) error {
+	return f.use("read ahead", func(fd int) error {
+		if f.memory {
+			return nil
+		}
+		return readAhead(fd, off, nbytes)
+	})
+}
+
 // use calls fn with the descriptor, which stays open meanwhile, again while a
 // signal interrupts it, and names op and path in its error.
 func (f *File) use(op string, fn func(fd int) error) error {

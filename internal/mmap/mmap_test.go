@@ -353,6 +353,7 @@ func TestMemory(t *testing.T) {
 	require.NoError(t, f.Sync())
 	require.NoError(t, f.SyncRange(m, 0, 10))
 	require.NoError(t, f.DropCache(0, 0))
+	require.NoError(t, f.ReadAhead(0, 10))
 	require.NoError(t, f.Lock(true, 0))
 	require.NoError(t, f.Close())
 	require.ErrorIs(t, f.Sync(), fs.ErrClosed)
