@@ -43,7 +43,7 @@ type CheckpointStats struct {
 	Count    uint64           // that were made
 	Time     time.Duration    // spent in all of them
 	Longest  time.Duration    // spent in one
-	Pages    uint64           // that commits wrote before them: they write at most as many
+	Pages    uint64           // that commits wrote before them; a run counts as one
 	Reason   CheckpointReason // of the one under way, or of the last
 	Progress float64          // of the one under way, from 0 to 1; 0 where there is none
 }

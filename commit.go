@@ -908,8 +908,10 @@ func (db *DB) setSecured(at syncPoint) {
 }
 
 // Sync makes every commit durable that has returned, in any mode, with all its pages:
-// it is a checkpoint. It is safe for concurrent use and does not keep a writer waiting.
-// Errors: ErrSyncFailed, ErrDatabaseNotOpen.
+// it is a checkpoint. A recovery has nothing to replay then, and what waited for it can be
+// reused. It is safe for concurrent use. Transactions run beside it; on Linux so do commits
+// that are logged, and one that is synced with all its pages waits its turn. Errors:
+// ErrSyncFailed, ErrDatabaseNotOpen.
 func (db *DB) Sync() error {
 	if db.opts.ReadOnly {
 		return nil

@@ -36,7 +36,8 @@ import (
 type SyncMode uint8
 
 const (
-	// SyncFull: a commit is durable when it returns. The default.
+	// SyncFull: a commit is durable when it returns. The default. A small one is by its
+	// record in the redo log, which this mode alone has, and commits share syncs.
 	SyncFull SyncMode = iota
 	// SyncInterval: a commit returns at once; a sync follows within Options.SyncEvery.
 	// A crash of the machine may lose the commits since, and nothing else.
@@ -48,7 +49,8 @@ const (
 
 // Options say how a store is opened. The zero value is safe and durable.
 type Options struct {
-	// ReadOnly opens the store for reading; it must exist. Nothing is created or written.
+	// ReadOnly opens the store for reading; it must exist. Nothing is created or written:
+	// what a crash left in the redo log is replayed in memory.
 	ReadOnly bool
 	// Exclusive keeps other processes out. Today every open for writing does; see Timeout.
 	Exclusive bool
@@ -66,9 +68,12 @@ type Options struct {
 	SyncEvery time.Duration
 	// TwoPhase syncs the pages of a durable commit before its meta is written, for
 	// stores whose values an attacker chooses: the page sums are no cryptographic hash.
-	// It costs a second sync. Commits that are not synced at once are not covered.
+	// It costs a second sync, and commits are not logged. Those that are not synced at
+	// once are not covered, nor those that share a commit with one of CommitAsync.
 	TwoPhase bool
-	// MaxSize is the largest size of the file in bytes; 0 stands for no limit.
+	// MaxSize is the largest size of the file in bytes; 0 stands for no limit. The redo
+	// log counts, and pages that wait for a checkpoint do: a commit that fails for want of
+	// room may succeed after DB.Sync. A recovery may exceed it.
 	MaxSize int64
 	// DirtyLimit is how many bytes of dirty pages a transaction keeps in memory before
 	// it writes some early; 0 stands for 256 MiB. Branch pages, leaves with nested
@@ -172,6 +177,10 @@ type hook struct {
 // and the name of the holder. Errors: ErrInvalid for a file that is no store,
 // ErrVersionMismatch, ErrCorrupt, ErrTimeout, and those of the file system. A file
 // that is no store is never changed.
+//
+// Where a crash has left something to recover, Open does that, and makes it durable. Where
+// the disk has no room for it, the store is open all the same, recovered in memory and
+// read-only (see DB.IsReadOnly); its file is left as it was.
 func Open(path string, mode os.FileMode, opts *Options) (*DB, error) {
 	db, err := open(path, mode, opts, minReservation)
 	if err != nil {
@@ -720,7 +729,8 @@ func (db *DB) unmapAll() {
 
 // Close ends the store. It waits for open transactions, and logs who holds them after
 // seconds; those who wait for the writer lock, and all who come later, get
-// ErrDatabaseNotOpen. It makes everything durable. Closing twice is no error.
+// ErrDatabaseNotOpen. It makes everything durable, transactions that wait to share a commit
+// among it. Closing twice is no error.
 func (db *DB) Close() error { return db.CloseContext(context.Background()) }
 
 // CloseContext is Close, but gives up waiting for open transactions when ctx is done;
@@ -834,8 +844,9 @@ func (db *DB) finish() error {
 // Path returns the path that the store was opened with.
 func (db *DB) Path() string { return db.path }
 
-// IsReadOnly reports whether the store can't be written: it was opened so, or a
-// sync has failed.
+// IsReadOnly reports whether the store can't be written: it was opened so, there was no
+// room to recover it, or a sync has failed, or what a failed commit wrote could not be
+// taken back.
 func (db *DB) IsReadOnly() bool { return db.opts.ReadOnly || db.failure() != nil }
 
 // String returns a short description for logs.

@@ -3,7 +3,8 @@
 // A store is an ordered map of byte keys to byte values, with buckets (maps in maps)
 // nested as deep as one likes. Many read transactions run at once, each on a snapshot
 // of its own; one write transaction runs at a time; neither waits for the other. In the
-// default mode a commit is on the disk when it returns.
+// default mode a commit is on the disk when it returns: by its record in a redo log, or
+// with all its pages. Commits of many goroutines share a sync.
 //
 //	db, err := folio.Open("app.folio", 0o600, nil)
 //	if err != nil {
@@ -38,8 +39,8 @@
 //
 // A DB is safe for concurrent use. A Tx, and what was had from it, is for one goroutine
 // at a time. A goroutine that has a write transaction open must not wait for another
-// one of the same DB: Update, Begin(true), Close, Stats, Readers and Check would wait
-// for ever. Tx.Nested runs a transaction within a transaction.
+// one of the same DB: Update, Begin(true), Close, Readers and Check would wait for ever.
+// Tx.Nested runs a transaction within a transaction.
 //
 // The file is read through a mapping. Where the operating system can't supply a page of
 // it, the transaction gets ErrPageFault. That works on the goroutine that runs fn of

@@ -13,7 +13,9 @@ import (
 var (
 	// ErrDatabaseNotOpen: the DB is closed or closing.
 	ErrDatabaseNotOpen = errors.New("database is not open")
-	// ErrDatabaseReadOnly: the DB was opened with ReadOnly, or the file can only be read.
+	// ErrDatabaseReadOnly: the DB was opened with ReadOnly, or the file can only be read, or
+	// something failed after which nothing may be written: no room for a recovery, a failed
+	// commit that could not be taken back. The message says which.
 	ErrDatabaseReadOnly = errors.New("database is read-only")
 	// ErrInvalid: the file is not a Folio store.
 	ErrInvalid = errors.New("not a folio store")

@@ -25,7 +25,7 @@ type Stats struct {
 	FileSize     int64  // bytes, space allocated ahead included
 	Pages        uint64 // pages in use or free: the high-water mark
 	FreePages    uint64 // pages that can be reused now
-	WaitingPages uint64 // free pages that a reader or the last durable commit still needs
+	WaitingPages uint64 // free pages that a reader or the last checkpoint still needs
 	FreelogPages int    // pages that hold the list of free pages
 	LogSize      int64  // bytes of the redo log
 	LogUsed      int64  // bytes of records that a recovery would replay

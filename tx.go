@@ -202,13 +202,20 @@ func joinFault(err, fault error) error {
 // the commit is durable when Update returns nil. One write transaction runs at a
 // time; further calls wait their turn.
 //
+// In the default mode calls of many goroutines share a commit and its sync: one that
+// ends while a sync is under way, or while others wait their turn, is committed together
+// with those that run next, and returns when all of that is durable. An error of fn undoes
+// its own call alone; where the commit fails, every call that shares it gets the error.
+// Begin and Commit share in the same way.
+//
 // Update is safe for concurrent use. Calling it inside another write transaction of
 // the same goroutine waits for ever: use Tx.Nested.
 func (db *DB) Update(fn func(*Tx) error) error {
 	return db.UpdateContext(context.Background(), fn)
 }
 
-// Batch is Update, under the name that bbolt has for it: fn runs exactly once.
+// Batch is Update, which shares commits by itself, under the name that bbolt has for
+// that: fn runs exactly once.
 func (db *DB) Batch(fn func(*Tx) error) error { return db.Update(fn) }
 
 // UpdateContext is Update; ctx can end its wait for the writer lock.
@@ -300,7 +307,8 @@ var errManaged = errors.New("a transaction inside View, Update or Nested ends wh
 // Commit makes the changes permanent: in the default mode they are durable when it
 // returns nil. In a read-only transaction it is Rollback. After an error nothing of
 // the transaction remains, but after ErrSyncFailed its outcome is unknown until the
-// store is reopened.
+// store is reopened. It may share a commit with others, and then waits for those that
+// join: see Update.
 func (tx *Tx) Commit() error {
 	if err := tx.checkEnd(); err != nil {
 		return fmt.Errorf("commit: %w", err)
@@ -339,8 +347,8 @@ func (tx *Tx) checkEnd() error {
 // at once. wait returns when they are durable, or the error that kept them from it;
 // it may be called from any goroutine, any number of times. Readers see them as the
 // sync mode has it: in SyncFull once they are durable. Without a wait they become
-// durable with the next durable commit, Sync or Close. One commit in 32 that nobody
-// waited for is synced all the same.
+// durable with the next durable commit, checkpoint, Sync or Close. One commit in 32 that
+// nobody waited for is synced all the same.
 func (tx *Tx) CommitAsync() (wait func() error, err error) {
 	if err := tx.checkEnd(); err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
@@ -354,8 +362,9 @@ func (tx *Tx) CommitAsync() (wait func() error, err error) {
 // OnCommit calls fn after the transaction is durable: for CommitAsync that is when it
 // becomes so, in a nested transaction with the outermost. After a plain commit in
 // SyncInterval or SyncOff, which promise no more, it is when the commit returns. fn is
-// not called after a rollback. It runs on the goroutine of the commit, Sync, wait or
-// Close that made the transaction durable, without a lock, in the order of the commits.
+// not called after a rollback. It runs without a lock, in the order of the commits, on
+// the goroutine of some commit, wait, Sync or Close, or of a checkpoint in the background:
+// not always on that of its own transaction, whose commit may then return a moment before.
 func (tx *Tx) OnCommit(fn func()) {
 	if tx.s != nil && tx.s.writable {
 		tx.s.hooks = append(tx.s.hooks, fn)
@@ -559,8 +568,9 @@ func (tx *Tx) Err() error {
 	return err
 }
 
-// ID returns the number of the commit that a read transaction sees, or that a
-// write transaction will become; 0 after its end.
+// ID returns the number of the commit that a read transaction sees, or that of a write
+// transaction; 0 after its end. Of write transactions that share a commit each has a
+// number of its own, and the commit has that of the last.
 func (tx *Tx) ID() uint64 {
 	if tx.s == nil {
 		return 0
