@@ -161,7 +161,12 @@ func (c *copier) writeTo(w io.Writer) (n int64, err error) {
 			at++
 			continue
 		}
-		npages := pgno(c.reached.runLen(at, maxCopyPages))
+		if p := c.pg.resident.at(at); p != nil {
+			put(p)
+			at += pgno(len(p) >> c.pg.shift)
+			continue
+		}
+		npages := c.inFile(at)
 		put(c.pg.data[at<<c.pg.shift : (at+npages)<<c.pg.shift])
 		at += npages
 	}
@@ -169,6 +174,17 @@ func (c *copier) writeTo(w io.Writer) (n int64, err error) {
 		put(p)
 	}
 	return n, err
+}
+
+// inFile returns how many reached pages from at on are in the file.
+func (c *copier) inFile(at pgno) pgno {
+	n := pgno(c.reached.runLen(at, maxCopyPages))
+	for i := pgno(1); i < n; i++ {
+		if c.pg.resident.at(at+i) != nil {
+			return i
+		}
+	}
+	return n
 }
 
 // walkPages calls visit for every page and run of a bucket's tree, verified, parents

@@ -71,6 +71,11 @@ func (db *DB) newChecker(ctx context.Context) (*checker, error) {
 		return nil, err
 	}
 	defer func() { <-db.writer }()
+	if db.residents.size() > 0 && db.failure() == nil {
+		if err := db.writeNewest(); err != nil {
+			return nil, err
+		}
+	}
 	m := db.newest
 	s := &txState{db: db}
 	s.slot, s.slotHint = db.table.AcquireAt(0, uint64(m.txid))
@@ -112,6 +117,9 @@ func (db *DB) checkFreelog(m *meta, free *bitmap) []error {
 		if t == m.txid {
 			slot = i
 		}
+	}
+	if slot < 0 { // the store failed before it was written
+		return nil
 	}
 	p := make(page, db.psize)
 	if _, err := db.readAt(p, int64(slot)<<db.shift); err != nil {

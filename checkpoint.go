@@ -3,10 +3,10 @@ package folio
 // checkpoint.go brings the pages of logged commits to the disk, beside the writer, so
 // that the log can be used again and a recovery stays short.
 //
-// A checkpoint makes the newest commit its target and syncs the whole file; then the
-// target is the durable commit. One in the background first has the kernel write what is
-// dirty, piece by piece, so that commits beside it find the disk free. Where a sync
-// fails, nothing is written any more.
+// A checkpoint makes the newest commit its target, writes what that has in memory, and its
+// meta, and syncs the whole file; then the target is the durable commit. One in the
+// background does it piece by piece, and has the kernel write each, so that commits beside
+// it find the disk free. Where a write or a sync fails, nothing is written any more.
 
 import (
 	"sync/atomic"
@@ -19,14 +19,16 @@ import (
 type CheckpointReason string
 
 const (
-	CheckpointLog   CheckpointReason = "log"   // the redo log has passed its limit
-	CheckpointSpace CheckpointReason = "space" // much space waits for it
-	CheckpointIdle  CheckpointReason = "idle"  // no commit has come for a while
-	CheckpointAsked CheckpointReason = "asked" // by DB.Sync, a wait of CommitAsync, or Close
+	CheckpointLog    CheckpointReason = "log"    // the redo log has passed its limit
+	CheckpointSpace  CheckpointReason = "space"  // much space waits for it
+	CheckpointMemory CheckpointReason = "memory" // many pages are kept in memory for it
+	CheckpointIdle   CheckpointReason = "idle"   // no commit has come for a while
+	CheckpointAsked  CheckpointReason = "asked"  // by DB.Sync, a wait of CommitAsync, or Close
 )
 
 const (
-	checkpointPiece = 8 << 20         // bytes that are written out at once
+	checkpointPiece = 256 << 10       // bytes that are written at once: a commit beside may wait for them
+	checkpointSweep = 8 << 20         // bytes of the file that are looked through at once
 	checkpointIdle  = 2 * time.Second // without a commit
 )
 
@@ -61,12 +63,18 @@ func (db *DB) wakeCheckpointer() {
 
 // checkpointDue returns why a checkpoint is to be made now, "" if it is not.
 func (db *DB) checkpointDue() CheckpointReason {
+	unwritten := db.residents.unwritten()
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	if db.durable.txid >= db.at.txid {
+		return ""
+	}
 	since := db.at.work.minus(db.durable.work)
 	switch {
 	case since.nbytes >= uint64(db.pressure.logLimit) || since.nops >= maxLogOps:
 		return CheckpointLog
+	case unwritten >= db.maxResident/2:
+		return CheckpointMemory
 	case db.pressure.held > maxHeldBytes && db.pressure.held > db.sizes.FileSize/4:
 		return CheckpointSpace
 	}
@@ -125,7 +133,13 @@ func (db *DB) backgroundCheckpoint(reason CheckpointReason) error {
 func (db *DB) checkpoint(reason CheckpointReason) error {
 	db.syncing.Lock()
 	defer db.syncing.Unlock()
-	at, err := db.beginSync()
+	return db.checkpointAlone(reason)
+}
+
+// checkpointAlone is checkpoint for the holder of syncing.
+func (db *DB) checkpointAlone(reason CheckpointReason) error {
+	target, err := db.beginSync()
+	at := target.at
 	if err != nil || at.txid == 0 {
 		return err
 	}
@@ -134,7 +148,8 @@ func (db *DB) checkpoint(reason CheckpointReason) error {
 	if seeded.Has(seeded.CheckpointUnsynced) {
 		db.setDurable(at)
 	}
-	if reason != CheckpointAsked {
+	err = db.writeTarget(&target, reason)
+	if err == nil && reason != CheckpointAsked {
 		err = db.writeOut(reason)
 	}
 	if err == nil {
@@ -149,21 +164,47 @@ func (db *DB) checkpoint(reason CheckpointReason) error {
 	return err
 }
 
+// target is what a checkpoint makes durable.
+type target struct {
+	at     syncPoint
+	meta   meta
+	places []pgno // of its pages that are in memory
+}
+
 // beginSync makes the newest commit the target, whose slot and pages stay while a sync
-// of it is under way; 0 where it is durable already.
-func (db *DB) beginSync() (syncPoint, error) {
+// of it is under way; its txid is 0 where it is durable already.
+func (db *DB) beginSync() (c target, err error) {
+	db.residents.mu.Lock()
+	defer db.residents.mu.Unlock()
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	switch {
 	case db.failed != nil:
-		return syncPoint{}, db.failed
+		return c, db.failed
 	case db.fm.Load() == nil:
-		return syncPoint{}, ErrDatabaseNotOpen
+		return c, ErrDatabaseNotOpen
 	case db.durable.txid >= db.at.txid:
-		return syncPoint{}, nil
+		return c, nil
 	}
 	db.target = db.at.txid
-	return db.at, nil
+	return target{db.at, db.newest, db.residents.live()}, nil
+}
+
+// writeTarget writes what the target has in memory, and then its meta. A failed write is
+// as bad as a failed sync: the log can't be used again, and grows without end.
+func (db *DB) writeTarget(c *target, reason CheckpointReason) error {
+	var pause func(e extent, done float64) error
+	if reason != CheckpointAsked {
+		pause = func(e extent, done float64) error {
+			db.noteProgress(reason, 0.8*done)
+			return db.writeOutPiece(int64(e.start)<<db.shift, int64(e.npages)<<db.shift)
+		}
+	}
+	err := db.writeResidents(c.places, pause)
+	if err == nil {
+		_, err = db.writeMetaOf(&c.meta)
+	}
+	return db.synced(err)
 }
 
 // endSync ends what beginSync began.
@@ -201,23 +242,23 @@ func (db *DB) noteProgress(reason CheckpointReason, progress float64) {
 // a sync.
 func (db *DB) writeOut(reason CheckpointReason) error {
 	size, err := db.syncFile.Size()
-	for off := int64(0); off < size && err == nil; off += checkpointPiece {
+	for off := int64(0); off < size && err == nil; off += checkpointSweep {
 		select {
 		case <-db.closing:
 			return nil // the sync does the rest
 		default:
 		}
-		db.noteProgress(reason, float64(off)/float64(size))
-		err = db.writeOutPiece(off)
+		db.noteProgress(reason, 0.8+0.2*float64(off)/float64(size))
+		err = db.writeOutPiece(off, checkpointSweep)
 	}
 	return err
 }
 
-func (db *DB) writeOutPiece(off int64) error {
+func (db *DB) writeOutPiece(off, nbytes int64) error {
 	db.syncIO.Lock()
 	defer db.syncIO.Unlock()
 	if err := db.failure(); err != nil {
 		return err
 	}
-	return db.synced(db.syncFile.WriteOut(off, checkpointPiece))
+	return db.synced(db.syncFile.WriteOut(off, nbytes))
 }

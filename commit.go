@@ -63,6 +63,8 @@ type committer struct {
 	freedLog   []freedExtent // segments that it gives up
 	newSegment extent        // added to the log, to be filled with zeros
 	wrote      bool          // its record, or a part of it, may be in the log
+	oldest     txid          // commit that can still be read, or is to be synced
+	kept       bool          // its pages stay in memory, and it writes no meta
 }
 
 // route is how a commit becomes durable.
@@ -208,11 +210,13 @@ func (s *txState) isUnchanged() bool {
 // write brings all pages and the meta to the file. Where it fails, undo follows.
 func (c *committer) write(sync bool) error {
 	s, db := c.s, c.db
-	db.free.release(db.pins())
+	pins := db.pins()
+	db.free.release(pins)
+	c.oldest = oldestReadable(pins, db.durableTxid())
 	s.w.unspill()
-	// Where half of the store is free, new pages go to its start, so that its end
-	// can be given back.
-	db.free.lowFirst = db.free.freePages() > uint64(c.hwm)/2
+	// Where most of the store is free, new pages go to its start, so that its end can be
+	// given back. Half is what a checkpoint frees of a store that is changed all over.
+	db.free.lowFirst = db.free.freePages() > uint64(c.hwm)/3*2
 	if err := c.reserve(); err != nil {
 		return err
 	}
@@ -241,10 +245,20 @@ func (c *committer) writeOut(sync bool) error {
 		return err
 	}
 	db.burned = max(db.burned, c.s.id)
-	if seeded.Has(seeded.MetaFirst) {
-		return errors.Join(c.writeMeta(db.freeSlot()), c.writePages())
+	if c.kept = c.keeps(); c.kept {
+		if err := c.writePages(c.namedRuns()); err != nil {
+			return err
+		}
+		return c.wipe(-1, c.writeRecord())
 	}
-	if err := c.writePages(); err != nil {
+	if err := db.flushResidents(); err != nil {
+		return err
+	}
+	if seeded.Has(seeded.MetaFirst) {
+		_, err := db.writeMetaOf(&c.meta)
+		return errors.Join(err, c.writePages(c.writes))
+	}
+	if err := c.writePages(c.writes); err != nil {
 		return err
 	}
 	if err := c.zeroSegment(); err != nil {
@@ -258,11 +272,25 @@ func (c *committer) writeOut(sync bool) error {
 	if err := c.writeRecord(); err != nil {
 		return c.wipe(-1, err)
 	}
-	slot := db.freeSlot()
-	if err := c.writeMeta(slot); err != nil {
+	slot, err := db.writeMetaOf(&c.meta)
+	if err != nil {
 		return c.wipe(slot, err)
 	}
 	return nil
+}
+
+// namedRuns returns the pages of the runs that the record names: they are synced with it.
+func (c *committer) namedRuns() (named []placement) {
+	left := c.writes[:0]
+	for _, w := range c.writes {
+		if slices.ContainsFunc(c.runs, func(e extent) bool { return e.start == w.n }) {
+			named = append(named, w)
+		} else {
+			left = append(left, w)
+		}
+	}
+	c.writes = left
+	return named
 }
 
 // pins returns, ascending, every commit whose pages must stay: those being read, all
@@ -291,6 +319,16 @@ func (db *DB) pins() []txid {
 	}
 	slices.Sort(pins)
 	return slices.Compact(pins)
+}
+
+// oldestReadable returns the oldest pin but the durable commit, of which all is in the file.
+func oldestReadable(pins []txid, durable txid) txid {
+	for _, t := range pins {
+		if t != durable {
+			return t
+		}
+	}
+	return durable
 }
 
 // --- places
@@ -612,8 +650,7 @@ func (db *DB) allocate(need int64) error {
 }
 
 // writePages writes all pages in the order of their places, neighbours together.
-func (c *committer) writePages() error {
-	w := c.writes
+func (c *committer) writePages(w []placement) error {
 	slices.SortFunc(w, func(a, b placement) int { return cmp.Compare(a.n, b.n) })
 	fm := c.db.fm.Load()
 	var bufs [][]byte
@@ -624,6 +661,7 @@ func (c *committer) writePages() error {
 			bufs = append(bufs, w[i].p)
 			next += pgno(len(w[i].p) >> c.db.shift)
 		}
+		c.db.dropResidents(first, next)
 		fm.forget(first, next)
 		if err := c.db.file.Pwritev(bufs, int64(first)<<c.db.shift); err != nil {
 			return fmt.Errorf("write pages %d to %d: %w", first, next-1, err)
@@ -636,28 +674,33 @@ func (c *committer) writePages() error {
 	return nil
 }
 
-// writeMeta writes the meta into a slot that nothing needs.
-func (c *committer) writeMeta(slot int) error {
-	db := c.db
+// writeMetaOf writes the meta of a commit into a slot that nothing needs, unless it is in
+// one already, and returns the slot.
+func (db *DB) writeMetaOf(m *meta) (slot int, err error) {
+	slot, ok := db.takeSlot(m.txid)
+	if !ok {
+		return slot, nil
+	}
 	p := getBuffer(db.psize)
 	defer putBuffer(p)
-	c.meta.encode(p, slot)
+	m.encode(p, slot)
 	if err := db.file.Pwritev([][]byte{p}, int64(slot)<<db.shift); err != nil {
-		return fmt.Errorf("write meta page %d: %w", slot, err)
+		db.mu.Lock()
+		db.slots[slot] = 0
+		db.mu.Unlock()
+		return slot, fmt.Errorf("write meta page %d: %w", slot, err)
 	}
 	db.stats.pagesWritten.Add(1)
-	db.mu.Lock()
-	db.slots[slot] = c.meta.txid
-	db.mu.Unlock()
-	return nil
+	return slot, nil
 }
 
-// wipe makes sure that a commit which failed with err is never taken for one: parts of
-// its record and of its meta (slot -1: none) may have been written. Where that fails
-// too, nothing is written to the store any more.
+// wipe makes sure that a commit which failed with err is never taken for one: its record
+// and its meta (slot -1: none) may have been written. Where that fails too, nothing is
+// written to the store any more. A full disk cuts a write short, and what is short is no
+// record and no meta.
 func (c *committer) wipe(slot int, err error) error {
 	db := c.db
-	if slot < 0 && !c.wrote || seeded.Has(seeded.FailedMetaStays) {
+	if err == nil || isNoRoom(err) || slot < 0 && !c.wrote || seeded.Has(seeded.FailedMetaStays) {
 		return err
 	}
 	zero := getBuffer(db.psize)
@@ -668,9 +711,6 @@ func (c *committer) wipe(slot int, err error) error {
 		zerr = db.file.Pwritev([][]byte{zero[:logBlock]}, c.meta.log.offset(c.recordAt, db.psize))
 	}
 	if slot >= 0 {
-		db.mu.Lock()
-		db.slots[slot] = 0
-		db.mu.Unlock()
 		zerr = errors.Join(zerr, db.file.Pwritev([][]byte{zero}, int64(slot)<<db.shift))
 	}
 	if zerr != nil {
@@ -682,10 +722,14 @@ func (c *committer) wipe(slot int, err error) error {
 	return err
 }
 
-// freeSlot returns the meta slot with the oldest commit that nobody needs.
-func (db *DB) freeSlot() int {
+// takeSlot makes the meta slot with the oldest commit that nobody needs commit t's; ok is
+// false where t has one.
+func (db *DB) takeSlot(t txid) (slot int, ok bool) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	if i := slices.Index(db.slots[:], t); i >= 0 {
+		return i, false
+	}
 	best := -1
 	durable, target := db.durable.txid, db.target
 	if seeded.Has(seeded.DurableSlotReused) {
@@ -694,18 +738,19 @@ func (db *DB) freeSlot() int {
 	if seeded.Has(seeded.TargetUnpinned) {
 		target = 0
 	}
-	for i, t := range db.slots {
-		if t != 0 && (t == durable || t == target || t == db.newest.txid) {
+	for i, have := range db.slots {
+		if have != 0 && (have == durable || have == target || have == db.newest.txid) {
 			continue
 		}
-		if best < 0 || t < db.slots[best] {
+		if best < 0 || have < db.slots[best] {
 			best = i
 		}
 	}
 	if best < 0 {
 		broken("no meta slot is free: %v hold durable %d, target %d, newest %d", db.slots, db.durable.txid, db.target, db.newest.txid)
 	}
-	return best
+	db.slots[best] = t
+	return best, true
 }
 
 // finish makes the written commit the newest, syncs as told, and publishes it.
@@ -748,6 +793,10 @@ func (c *committer) finish(sync bool) error {
 // becomeNewest makes the commit the newest.
 func (c *committer) becomeNewest() syncPoint {
 	db := c.db
+	c.meta.free.tail = slices.Clone(c.meta.free.tail) // a checkpoint may write it later
+	db.residents.mu.Lock()
+	defer db.residents.mu.Unlock()
+	c.keep()
 	db.mu.Lock()
 	at := db.at
 	at.txid = c.meta.txid
@@ -1067,6 +1116,7 @@ func (s *txState) spill(p page, npages int) (pgno, uint64, error) {
 	}
 	s.db.burned, s.spilled = max(s.db.burned, s.id), true
 	sum := p.seal(n, s.id)
+	s.db.dropResidents(n, n+pgno(npages))
 	s.db.fm.Load().forget(n, n+pgno(npages))
 	if err := s.db.file.Pwritev([][]byte{p}, int64(n)<<s.db.shift); err != nil {
 		s.unspill(extent{n, uint64(npages)})

@@ -120,6 +120,9 @@ type DB struct {
 	burned   txid  // the largest txid that must not be used again
 	nbytes   int64 // size of the file
 
+	residents   residents // pages that are committed and not in the file
+	maxResident int64     // bytes of them
+
 	usualLength time.Duration // of a write transaction
 	nwaiting    atomic.Int32  // write transactions that wait for the writer lock
 
@@ -190,7 +193,7 @@ func Open(path string, mode os.FileMode, opts *Options) (*DB, error) {
 }
 
 func open(path string, mode os.FileMode, opts *Options, reserve int64) (*DB, error) {
-	db := &DB{path: path, reserve: reserve, writer: make(chan struct{}, 1), closing: make(chan struct{})}
+	db := &DB{path: path, reserve: reserve, maxResident: maxResident, writer: make(chan struct{}, 1), closing: make(chan struct{})}
 	if opts != nil {
 		db.opts = *opts
 	}
@@ -527,7 +530,7 @@ func (s *txState) start(fm *fileMap, npages uint64, root record) {
 	s.err = nil
 	s.setGuarded(false)
 	pg := &s.pg
-	pg.shift, pg.psize = s.db.shift, s.db.psize
+	pg.shift, pg.psize, pg.resident = s.db.shift, s.db.psize, &s.db.residents
 	pg.npages, pg.verify = pgno(npages), s.db.opts.Verify
 	s.root = tree{pg: pg, rec: root}
 }
@@ -817,12 +820,9 @@ func (db *DB) finish() error {
 		return err
 	}
 	if db.durableTxid() < db.newest.txid && !seeded.Has(seeded.CloseUnsynced) {
-		begun := time.Now()
-		if err := db.fileSync(); err != nil {
+		if err := db.checkpointAlone(CheckpointAsked); err != nil {
 			return err
 		}
-		db.noteProgress(CheckpointAsked, 0)
-		db.endSync(db.at, time.Since(begun), true)
 	}
 	if !db.newest.clean {
 		if err := db.commitEmpty(false); err != nil {

@@ -174,6 +174,7 @@ func (c *committer) zeroSegment() error {
 		return nil
 	}
 	db := c.db
+	db.dropResidents(e.start, e.end())
 	db.fm.Load().forget(e.start, e.end())
 	zero := make([]byte, min(int64(e.npages)<<db.shift, 1<<20))
 	for off, end := int64(e.start)<<db.shift, int64(e.end())<<db.shift; off < end; off += int64(len(zero)) {

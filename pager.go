@@ -44,8 +44,9 @@ type pager struct {
 	psize    int
 	npages   pgno // high-water mark: pages from here on do not exist
 	verify   VerifyMode
-	visits   int     // pages seen by the walk under way
-	w        *layers // nil in a read transaction
+	visits   int        // pages seen by the walk under way
+	resident *residents // pages that are not in the file yet
+	w        *layers    // nil in a read transaction
 }
 
 // Words kept per page that are no page's sum.
@@ -76,6 +77,17 @@ func (pg *pager) load(n pgno, sum uint64) (page, error) {
 	p := page(pg.data[off : off+pgno(pg.psize)])
 	if pg.verified[n].Load() == fold(sum) && pg.verify != VerifyAlways {
 		return p, nil
+	}
+	return pg.loadFirst(p, n, sum)
+}
+
+// loadFirst is load for a page that is in memory, or was not verified before.
+func (pg *pager) loadFirst(p page, n pgno, sum uint64) (page, error) {
+	if r := pg.resident.at(n); r != nil && r.sum() == sum && r.kind() != kindRun {
+		if pg.verify == VerifyAlways {
+			return r, checkSum(r, n, sum)
+		}
+		return r, nil
 	}
 	return p, pg.verifyPage(p, n, sum)
 }
@@ -140,15 +152,22 @@ func (pg *pager) loadRun(r runRef) (page, error) {
 		return nil, corrupt(r.pgno, "run of %d pages for a key of %d and a value of %d bytes", n, r.keyLen, r.valueLen)
 	}
 	p := page(pg.data[r.pgno<<pg.shift : (r.pgno+n)<<pg.shift])
+	inMemory := false
+	if m := pg.resident.at(r.pgno); m != nil && m.sum() == r.sum && len(m) == len(p) {
+		p, inMemory = m, true
+	}
 	// The lengths are compared each time: another reference, with the same sum, may lie.
 	if rule := validateRun(p, r); rule != "" {
 		return nil, corrupt(r.pgno, "%s", rule)
 	}
-	if pg.verified[r.pgno].Load() == foldRun(r.sum) && pg.verify != VerifyAlways {
+	if pg.verify != VerifyAlways && (inMemory || pg.verified[r.pgno].Load() == foldRun(r.sum)) {
 		return p, nil
 	}
 	if err := pg.verifySum(p, r.pgno, r.sum); err != nil {
 		return nil, err
+	}
+	if inMemory {
+		return p, nil
 	}
 	for i := r.pgno + 1; i < r.pgno+n; i++ {
 		pg.verified[i].Store(insideRun)

@@ -29,6 +29,7 @@ type Stats struct {
 	FreelogPages int    // pages that hold the list of free pages
 	LogSize      int64  // bytes of the redo log
 	LogUsed      int64  // bytes of records that a recovery would replay
+	Resident     int64  // bytes of committed pages that are in memory and not in the file
 	Newest       uint64 // number of the newest commit
 	Durable      uint64 // number of the last commit that a crash can't take back
 	Checkpoint   uint64 // number of the last commit with all its pages on the disk
@@ -52,6 +53,7 @@ func (db *DB) Stats() Stats {
 	st.LogUsed = int64(db.at.work.minus(db.durable.work).nbytes)
 	st.Checkpoints = db.checkpointer.stats
 	db.mu.Unlock()
+	st.Resident = db.residents.unwritten()
 	st.Readers = len(db.table.Readers(nil))
 	st.Commits = db.stats.commits.Load()
 	st.Groups = db.stats.groups.Load()
