@@ -151,7 +151,7 @@ func (db *DB) commitNow(s *txState, sync bool) (t txid, err error) {
 		g.nmembers++
 		db.mu.Unlock()
 	}
-	t, err = db.seal(s, sync, !sync)
+	t, err = db.seal(s, sync || g != nil, !sync)
 	db.unlockWriter()
 	if sync {
 		return t, db.endCommit(g, t, err)
@@ -210,14 +210,12 @@ func (s *txState) isUnchanged() bool {
 // write brings all pages and the meta to the file. Where it fails, undo follows.
 func (c *committer) write(sync bool) error {
 	s, db := c.s, c.db
-	pins := db.pins()
-	db.free.release(pins)
-	c.oldest = oldestReadable(pins, db.durableTxid())
+	c.release()
 	s.w.unspill()
 	// Where most of the store is free, new pages go to its start, so that its end can be
 	// given back. Half is what a checkpoint frees of a store that is changed all over.
 	db.free.lowFirst = db.free.freePages() > uint64(c.hwm)/3*2
-	if err := c.reserve(); err != nil {
+	if err := c.reserveWithRoom(); err != nil {
 		return err
 	}
 	c.meta = db.newest
@@ -321,6 +319,14 @@ func (db *DB) pins() []txid {
 	return slices.Compact(pins)
 }
 
+// npages returns how many pages the commit has to write.
+func (c *committer) npages() (n uint64) {
+	for _, w := range c.writes {
+		n += uint64(w.p.npages())
+	}
+	return n
+}
+
 // oldestReadable returns the oldest pin but the durable commit, of which all is in the file.
 func oldestReadable(pins []txid, durable txid) txid {
 	for _, t := range pins {
@@ -332,6 +338,58 @@ func oldestReadable(pins []txid, durable txid) txid {
 }
 
 // --- places
+
+// release makes pages reusable that no pin needs.
+func (c *committer) release() {
+	pins := c.db.pins()
+	c.db.free.release(pins)
+	c.oldest = oldestReadable(pins, c.db.durableTxid())
+}
+
+// reserveWithRoom is reserve, and makes sure that the file has room for it. Where it has
+// none, pages that wait for a checkpoint alone may do.
+func (c *committer) reserveWithRoom() error {
+	db, hwm := c.db, c.hwm
+	for again := false; ; again = true {
+		if err := c.reserve(); err != nil {
+			return err
+		}
+		err := db.growFile(c.hwm)
+		if err == nil || again || !lacksRoom(err) || db.free.heldBy(db.durableTxid()) == 0 {
+			return err
+		}
+		c.unreserve()
+		c.hwm = hwm
+		if cerr := db.checkpoint(CheckpointSpace); cerr != nil {
+			return errors.Join(err, cerr)
+		}
+		c.release()
+	}
+}
+
+// lacksRoom reports whether err says that the file can't grow.
+func lacksRoom(err error) bool { return isNoRoom(err) || errors.Is(err, ErrMaxSize) }
+
+// unreserve takes back what reserve did.
+func (c *committer) unreserve() {
+	spilled := map[pgno]bool{}
+	for i := range c.s.w.pages {
+		d := &c.s.w.pages[i]
+		switch {
+		case d.place == 0:
+		case d.buf == nil:
+			spilled[d.place] = true
+		default:
+			d.place = 0
+		}
+	}
+	for _, e := range c.allocated {
+		if e = e.clip(0, pgno(c.db.newest.npages)); e.npages > 0 && !spilled[e.start] {
+			c.db.free.giveBack(e)
+		}
+	}
+	c.allocated, c.singles = nil, nil
+}
 
 // reserve finds places for all dirty pages that have none: one run if there is one.
 func (c *committer) reserve() error {
@@ -776,6 +834,8 @@ func (c *committer) finish(sync bool) error {
 	case c.route == routeLogged && db.mustSync():
 		err = db.syncLog()
 	case c.route == routeLogged: // who wants it durable syncs the log, without the writer lock
+	case c.settles && seeded.Has(seeded.ReplayUnsynced):
+		db.setDurable(at)
 	case sync || db.mustSync():
 		err = db.syncCommit(at)
 	case db.opts.InMemory: // there is no disk to lose it
@@ -801,7 +861,7 @@ func (c *committer) becomeNewest() syncPoint {
 	at := db.at
 	at.txid = c.meta.txid
 	at.place++
-	at.work.npages += uint64(len(c.writes))
+	at.work.npages += c.npages()
 	if c.route == routeLogged {
 		at.work.nbytes += uint64(logBlocks(len(c.s.redo.record))) * logBlock
 		at.work.nops += uint64(c.s.redo.nops + len(c.s.w.freed))
@@ -941,7 +1001,7 @@ func (db *DB) securedTxid() txid {
 func (db *DB) setDurable(at syncPoint) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if at.txid > db.durable.txid || at.txid > 0 && seeded.Has(seeded.DurableSteps) {
+	if at.txid > db.durable.txid || seeded.Has(seeded.DurableSteps) {
 		db.durable = at
 	}
 	db.setSecured(at)
@@ -978,13 +1038,19 @@ func (db *DB) secure(t txid) error {
 	db.mu.Lock()
 	secured, logged := db.secured >= t, db.tip.txid >= t
 	db.mu.Unlock()
+	var err error
 	switch {
 	case secured:
 		return nil
 	case logged:
-		return db.syncLog()
+		err = db.syncLog()
+	default:
+		err = db.checkpoint(CheckpointAsked)
 	}
-	return db.checkpoint(CheckpointAsked)
+	if errors.Is(err, ErrDatabaseNotOpen) && db.securedTxid() >= t {
+		return nil // Close has done it meanwhile
+	}
+	return err
 }
 
 // waitDurable returns once commit t is durable.
@@ -1099,7 +1165,18 @@ func (s *txState) place(n uint64) (pgno, error) {
 	}
 	p := s.pg.npages
 	if err := db.growFile(p + pgno(n)); err != nil {
-		return 0, err
+		if !lacksRoom(err) || db.free.heldBy(db.durableTxid()) == 0 {
+			return 0, err
+		}
+		if cerr := db.checkpoint(CheckpointSpace); cerr != nil {
+			return 0, errors.Join(err, cerr)
+		}
+		db.free.release(db.pins())
+		p, ok := db.free.allocateRun(n, 0)
+		if !ok {
+			return 0, err
+		}
+		return p, nil
 	}
 	s.pg.npages += pgno(n)
 	if fm := db.fm.Load(); fm != s.maps[len(s.maps)-1] {

@@ -450,6 +450,9 @@ func (db *DB) settle(r *recovered) error {
 			return fmt.Errorf("recover: wipe meta page %d: %w", slot, err)
 		}
 	}
+	if seeded.Has(seeded.ReplayUnsynced) {
+		return nil
+	}
 	return db.fileSync()
 }
 
@@ -638,7 +641,7 @@ func (db *DB) startWrite() (*txState, error) {
 	s.slot, s.slotHint = db.table.AcquireAt(s.slotHint, uint64(m.txid))
 	s.start(db.fm.Load(), m.npages, m.root)
 	s.w.nextTree = m.nextTree
-	s.redo.begin(db.logs, &s.root)
+	s.redo.begin(db.logs, !db.redo.begun, &s.root)
 	return s, nil
 }
 

@@ -247,7 +247,7 @@ func TestFormatValues(t *testing.T) {
 		{"redo changes", "change", map[string]int{
 			"bucket": opBucket, "put": opPut, "put run": opPutRun, "delete": opDelete, "delete range": opDeleteRange,
 			"create bucket": opCreateBucket, "delete bucket": opDeleteBucket, "move bucket": opMoveBucket,
-			"sequence": opSequence, "nothing": opNothing,
+			"sequence": opSequence, "nothing": opNothing, "nonce": opNonce,
 		}},
 		{"entry kinds", "entry", map[string]int{"record": freelogRecordKind, "piece": freelogPieceKind}},
 		{"extent states", "state", map[string]int{"reusable": pieceFree, "waiting": pieceWaiting, "waiting, known": pieceWaitingA}},
@@ -1009,6 +1009,9 @@ func (r *docReader) applyRecord(rec []byte, root *docBucket, seen map[byte]int) 
 			b.sequence = e.next()
 		case value("nothing"):
 			e.b = e.b[36:]
+		case value("nonce"):
+			e.b = e.b[8:]
+			nchanges--
 		default:
 			require.Fail(r.t, "unknown change", "%d", kind)
 		}

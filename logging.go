@@ -29,7 +29,13 @@ func (db *DB) logLimit() int64 {
 }
 
 // maxLogBytes returns how large the log gets: the writer goes on while a checkpoint runs.
-func (db *DB) maxLogBytes() int64 { return db.logLimit() * 3 / 2 }
+func (db *DB) maxLogBytes() int64 {
+	most := db.logLimit() * 3 / 2
+	if db.opts.MaxSize > 0 {
+		most = min(most, db.opts.MaxSize/8)
+	}
+	return most
+}
 
 // chooseRoute decides how the commit becomes durable, once its pages are known.
 func (c *committer) chooseRoute(sync bool) {
@@ -86,7 +92,7 @@ func (c *committer) canLog() bool {
 	pending := db.at.work.minus(db.durable.work).npages
 	db.mu.Unlock()
 	// What a direct commit syncs: all that was written since the last one.
-	direct := (uint64(len(c.writes)) + 1 + pending) << db.shift
+	direct := (c.npages() + 1 + pending) << db.shift
 	return uint64(2*logBlocks(len(c.s.redo.record))*logBlock) <= direct
 }
 
@@ -148,7 +154,11 @@ func (c *committer) growLog() {
 	// So that a few records like this one find a place.
 	want := max(have, minLogSegment, 4*int64(len(c.s.redo.record)))
 	npages := uint64(min(want, maxLogSegment)) >> db.shift
-	c.newSegment = c.takeSegment(max(npages, 1))
+	segment, ok := c.takeSegment(max(npages, 1))
+	if !ok {
+		return
+	}
+	c.newSegment = segment
 	l.segments = append(slices.Clone(l.segments), c.newSegment)
 	l.next = logPlace{segment: len(l.segments) - 1}
 	if len(l.segments) == 1 {
@@ -156,15 +166,25 @@ func (c *committer) growLog() {
 	}
 }
 
-// takeSegment allocates consecutive pages for the log.
-func (c *committer) takeSegment(npages uint64) extent {
-	start, ok := c.db.free.allocateRun(npages, 0)
+// takeSegment allocates consecutive pages for the log. Where there is no room for them the
+// commit does without.
+func (c *committer) takeSegment(npages uint64) (e extent, ok bool) {
+	db := c.db
+	start, ok := db.free.allocateRun(npages, 0)
 	if !ok {
+		end := int64(c.hwm+pgno(npages)) << db.shift
+		if db.opts.MaxSize > 0 && end > db.opts.MaxSize/4*3 {
+			return e, false
+		}
+		if err := db.growFile(c.hwm + pgno(npages)); err != nil {
+			db.log.Info("the redo log does not grow", "path", db.path, "err", err)
+			return e, false
+		}
 		start = c.grow(npages)
 	}
-	e := extent{start, npages}
+	e = extent{start, npages}
 	c.allocated = append(c.allocated, e)
-	return e
+	return e, true
 }
 
 // zeroSegment writes a new segment once, so that later syncs find it allocated.
@@ -206,6 +226,7 @@ func (c *committer) applyLog() {
 	db.redo.logState = c.meta.log
 	switch {
 	case c.route == routeLogged:
+		db.redo.begun = true
 		db.redo.last[c.recordAt.segment] = c.meta.txid
 	case n > len(db.redo.last):
 		db.redo.last = append(db.redo.last, 0)

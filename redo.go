@@ -22,6 +22,7 @@ package folio
 //   - segments are added and given up only by a commit that is synced as a whole.
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 
@@ -73,7 +74,10 @@ const (
 	opMoveBucket              // name, then depth and names of the bucket that it moves to
 	opSequence                // the new sequence number
 	opNothing                 // as long as opPutRun: a run that was gone again before the commit
+	opNonce                   // 8 random bytes: see redoBuffer.begin
 )
+
+const nonceSize = 8
 
 const (
 	rangeHasLo = 1
@@ -100,8 +104,11 @@ type redoBuffer struct {
 // redoMark is a place in a redoBuffer to go back to.
 type redoMark struct{ nbytes, nops, nruns int }
 
-// begin makes r ready for a transaction whose root bucket is root.
-func (r *redoBuffer) begin(wanted bool, root *tree) {
+// begin makes r ready for a transaction whose root bucket is root. Where first is true, it
+// is that of the first record since the store was opened. A crash may have taken a record
+// at its place and left the one behind it, which a record just like the lost one would
+// bring back; so this one is like no other.
+func (r *redoBuffer) begin(wanted, first bool, root *tree) {
 	const keep = 4 << 20
 	if cap(r.record) > keep {
 		r.record = nil
@@ -110,6 +117,11 @@ func (r *redoBuffer) begin(wanted bool, root *tree) {
 		r.record = make([]byte, recordHeader, logBlock)
 	}
 	*r = redoBuffer{wanted: wanted, record: r.record[:min(recordHeader, cap(r.record))], runs: r.runs[:0], at: root}
+	if wanted && first {
+		var nonce [nonceSize]byte
+		rand.Read(nonce[:]) // it never fails
+		r.record = append(append(r.record, opNonce), nonce[:]...)
+	}
 }
 
 func (r *redoBuffer) mark() redoMark { return redoMark{len(r.record), r.nops, len(r.runs)} }
@@ -370,13 +382,14 @@ func (l *logState) validate(npages uint64, psize int) string {
 // redoLog is the log as of the newest commit.
 type redoLog struct {
 	logState
-	last []txid // per segment: the newest commit with a record in it
+	last  []txid // per segment: the newest commit with a record in it
+	begun bool   // a record was written since the store was opened
 }
 
 // load takes over what a meta says. What is in the segments is not known, so all may
 // have records up to the meta's own commit.
 func (l *redoLog) load(st logState, t txid) {
-	l.logState = st
+	l.logState, l.begun = st, false
 	l.last = make([]txid, len(st.segments))
 	for i := range l.last {
 		l.last[i] = t

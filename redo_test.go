@@ -364,7 +364,7 @@ func TestChangesRoundTrip(t *testing.T) {
 	below := &tree{parent: root, name: []byte("below")}
 	deeper := &tree{parent: below, name: []byte{}}
 	var r redoBuffer
-	r.begin(true, root)
+	r.begin(true, false, root)
 	r.put(root, []byte("k"), []byte("v"))
 	r.delete(deeper, []byte("d"))
 	mark := r.mark()
@@ -402,4 +402,42 @@ func TestChangesRoundTrip(t *testing.T) {
 		`put "k" "v"`, `bucket ["below" ""]`, `4 "d"`, `bucket ["below"]`, `range "lo" false "" true`, `range "" true "" false`,
 		`create "new" 1099511627776`, `7 "old"`, `move "moved" to ["below" ""]`, `bucket []`, `sequence 9223372036854775808`,
 	}, got)
+}
+
+// A store that has a limit, and room below it for what is in it, takes commit after commit:
+// neither its log nor what waits for a checkpoint may use that room up.
+func TestLogLeavesRoom(t *testing.T) {
+	for _, npairs := range []int{1500, 4000, 5500} {
+		db := testStore(t, filepath.Join(t.TempDir(), "s"), &Options{MaxSize: 1 << 20})
+		fill(t, db, 0, npairs, 100)
+		for i := range 400 {
+			fill(t, db, i*13%npairs, i*13%npairs+1, 100)
+		}
+		require.NoError(t, db.Update(func(tx *Tx) error {
+			for i := range 60 {
+				if err := tx.Put(fmt.Appendf(nil, "%08d", i*89%npairs), make([]byte, 99)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		require.LessOrEqual(t, db.Stats().FileSize, int64(1<<20))
+		mustBeSound(t, db)
+	}
+}
+
+// Who waits for an async commit beside Close is told that it is durable.
+func TestWaitBesideClose(t *testing.T) {
+	for range 100 {
+		db := testStore(t, filepath.Join(t.TempDir(), "s"), nil)
+		tx, err := db.Begin(true)
+		require.NoError(t, err)
+		require.NoError(t, tx.Put([]byte("k"), nil))
+		wait, err := tx.CommitAsync()
+		require.NoError(t, err)
+		waited := make(chan error)
+		go func() { waited <- wait() }()
+		require.NoError(t, db.Close())
+		require.NoError(t, <-waited)
+	}
 }
