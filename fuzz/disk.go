@@ -2,14 +2,16 @@ package fuzz
 
 // disk.go makes from a record what a disk could hold after a crash.
 //
-// The model of the disk: a sync makes everything written before it began durable. Of
-// what was written since, any set of 512-byte sectors may be there, in any order, and
-// the file may have any of the sizes that it had since. Where a place was written
-// twice, either content may be there: the later one hides the earlier only if it is
-// itself on the disk. What a failed sync covered may be there or not, and no later
+// The model of the disk: a sync makes everything written before it began durable, and a
+// sync of a range what was written there, rounded out to pages of the machine, but no
+// size of the file. Of what was written since, any set of 512-byte sectors may be there,
+// in any order, and the file may have any of the sizes that it had since. Where a place
+// was written twice, either content may be there: the later one hides the earlier only if
+// it is itself on the disk. What a failed sync covered may be there or not, and no later
 // sync changes that.
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 )
@@ -47,19 +49,45 @@ type crashPoint struct {
 	index   int // of the event after which the crash comes
 	synced  []byte
 	pending []unit
-	nunits  int          // units of the record so far
-	covers  map[int]int  // of syncs in progress: the number of units when it began
-	begun   int          // commits begun
-	acked   int          // the newest acknowledged as durable
-	failed  map[int]bool // commits that must not be seen
-	named   bool         // the file has its name
-	nameOK  bool         // and keeps it
-	fresh   int          // how many of the last pending units the event itself brought
+	nunits  int           // units of the record so far
+	covers  map[int]cover // of syncs in progress
+	begun   int           // commits begun
+	acked   int           // the newest acknowledged as durable
+	failed  map[int]bool  // commits that must not be seen
+	named   bool          // the file has its name
+	nameOK  bool          // and keeps it
+	fresh   int           // how many of the last pending units the event itself brought
+}
+
+// cover is what a sync covers: of the first nunits units those from off up to end, or all
+// and the changes of size, where end is 0.
+type cover struct {
+	nunits   int
+	off, end int64
+}
+
+// newCover returns what a sync covers that begins after nunits units.
+func newCover(nunits int, e event) cover {
+	c := cover{nunits: nunits}
+	if e.nbytes > 0 { // the kernel writes whole pages
+		c.off = e.off / unitSize * unitSize
+		c.end = (e.off + e.nbytes + unitSize - 1) / unitSize * unitSize
+	}
+	return c
+}
+
+// has reports whether u is covered. A unit lies within one page, so it is as a whole or
+// not at all.
+func (c *cover) has(u *unit) bool {
+	if c.end > 0 && (u.data == nil || u.off < c.off || u.off >= c.end) {
+		return false
+	}
+	return u.seq < c.nunits
 }
 
 // points calls visit for the moment after each event that makes a difference.
 func points(initial []byte, events []event, visit func(p *crashPoint)) {
-	p := &crashPoint{synced: slices.Clone(initial), covers: map[int]int{}, failed: map[int]bool{}}
+	p := &crashPoint{synced: slices.Clone(initial), covers: map[int]cover{}, failed: map[int]bool{}}
 	for i, e := range events {
 		p.index = i
 		p.fresh = 0
@@ -71,7 +99,7 @@ func points(initial []byte, events []event, visit func(p *crashPoint)) {
 			p.add(unit{size: e.size})
 			visit(p)
 		case evSyncBegin:
-			p.covers[e.id] = p.nunits
+			p.covers[e.id] = newCover(p.nunits, e)
 			visit(p)
 		case evSyncEnd:
 			p.settle(e.id)
@@ -120,11 +148,15 @@ func (p *crashPoint) addWrite(e event) {
 func (p *crashPoint) settle(id int) {
 	covered := p.covers[id]
 	delete(p.covers, id)
+	end := int64(math.MaxInt64)
+	if covered.end > 0 {
+		end = p.surelyThere()
+	}
 	c := p.none()
 	left := p.pending[:0:0]
 	for i, u := range p.pending {
 		switch {
-		case u.seq >= covered || u.lost:
+		case !covered.has(&u) || u.lost || u.off+int64(len(u.data)) > end:
 			left = append(left, u)
 		case u.data == nil:
 			c.nsizes++
@@ -136,11 +168,24 @@ func (p *crashPoint) settle(id int) {
 	p.pending = left
 }
 
+// surelyThere returns up to where the file reaches, whichever size it has after a crash.
+// What lies behind that no sync of a range makes durable.
+func (p *crashPoint) surelyThere() int64 {
+	end := int64(len(p.synced))
+	for _, u := range p.pending {
+		if u.data == nil {
+			end = min(end, u.size)
+		}
+	}
+	return end
+}
+
 // lose marks what failed sync id covers.
 func (p *crashPoint) lose(id int) {
+	covered := p.covers[id]
 	for i := range p.pending {
 		// A change of size is journaled: the next sync has it.
-		if u := &p.pending[i]; u.seq < p.covers[id] && u.data != nil {
+		if u := &p.pending[i]; covered.has(u) && u.data != nil {
 			u.lost = true
 		}
 	}
@@ -224,6 +269,7 @@ type sampler struct {
 	maxAll  int // up to so many pending units every subset is made
 	nrandom int // random subsets besides
 	sparse  bool
+	hurried bool // only the extremes
 }
 
 // choices yields the choices for p: every subset where few units are pending, else a
@@ -232,6 +278,10 @@ type sampler struct {
 // units is made, as all else was made at the point before.
 func (s *sampler) choices(p *crashPoint, yield func(c choice) bool) {
 	switch {
+	case s.hurried:
+		if p.fresh == 0 {
+			s.extremes(p, yield)
+		}
 	case len(p.pending) <= s.maxAll:
 		_ = s.everySubset(p, yield) && s.tears(p, yield)
 	case p.fresh > 0:

@@ -14,9 +14,11 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/foliokv/folio"
 	"github.com/foliokv/folio/internal/mmap"
+	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
@@ -40,23 +42,26 @@ var faultKinds = []faultKind{
 	{"full for a while", []mmap.OpKind{mmap.OpWrite, mmap.OpAllocate}, fault{err: injected(unix.ENOSPC)}, true},
 	{"short write", []mmap.OpKind{mmap.OpWrite}, fault{err: injected(unix.EIO), part: 0.6}, false},
 	{"written, and yet an error", []mmap.OpKind{mmap.OpWrite}, fault{err: injected(unix.EIO), part: 1}, false},
-	{"failed sync", []mmap.OpKind{mmap.OpSync, mmap.OpSyncRange}, fault{err: injected(unix.EIO)}, false},
+	{"failed sync", []mmap.OpKind{mmap.OpSync, mmap.OpSyncRange, mmap.OpWriteOut}, fault{err: injected(unix.EIO)}, false},
 	{"failed map", []mmap.OpKind{mmap.OpMap}, fault{err: injected(unix.ENOMEM)}, false},
-	{"gone for a while", []mmap.OpKind{mmap.OpWrite, mmap.OpSync, mmap.OpTruncate, mmap.OpAllocate, mmap.OpMap}, fault{err: injected(unix.EIO)}, true},
+	{"gone for a while", []mmap.OpKind{mmap.OpWrite, mmap.OpSync, mmap.OpSyncRange, mmap.OpWriteOut, mmap.OpTruncate, mmap.OpAllocate, mmap.OpMap}, fault{err: injected(unix.EIO)}, true},
 }
 
 func (k *faultKind) hits(kind mmap.OpKind) bool { return slices.Contains(k.of, kind) }
 
-// faultCase is one way of using a store.
+// faultCases are ways of using a store; one that is logged begins with a redo log that is
+// nearly full, the others with nothing.
 var faultCases = []struct {
 	name    string
 	opts    folio.Options
 	profile profile
+	logged  bool
 }{
-	{"full", folio.Options{}, profile{6, everyOp, fullSteps, mixedSizes, []int{1, 5, 40}}},
-	{"two phase", folio.Options{TwoPhase: true}, profile{5, everyOp, phaseSteps, mixedSizes, []int{1, 5, 40}}},
-	{"off", folio.Options{Sync: folio.SyncOff}, profile{6, everyOp, lazySteps, mixedSizes, []int{1, 5, 40}}},
-	{"spilling", folio.Options{DirtyLimit: 16 << 10}, profile{4, everyOp, fullSteps, smallSizes, []int{1, 40, 100}}},
+	{"full", folio.Options{}, profile{6, everyOp, fullSteps, mixedSizes, []int{1, 5, 40}}, false},
+	{"two phase", folio.Options{TwoPhase: true}, profile{5, everyOp, phaseSteps, mixedSizes, []int{1, 5, 40}}, false},
+	{"off", folio.Options{Sync: folio.SyncOff}, profile{6, everyOp, lazySteps, mixedSizes, []int{1, 5, 40}}, false},
+	{"spilling", folio.Options{DirtyLimit: 16 << 10}, profile{4, everyOp, fullSteps, smallSizes, []int{1, 40, 100}}, false},
+	{"logged", folio.Options{}, profile{5, loggedOps, loggedSteps, loggedSizes, []int{1, 2}}, true},
 }
 
 // TestFaults injects as many faults as FOLIO_FAULTS says.
@@ -71,8 +76,17 @@ func TestFaults(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
 				dir := scratchDir(t)
+				o := newOrigins(dir, c.opts)
 				nfaults := spend(t, budget/len(faultCases), func(rt *rapid.T) (int, error) {
-					ft := &faultTest{dir: dir, opts: c.opts, script: c.profile.script().Draw(rt, "script")}
+					ft := &faultTest{dir: dir, opts: c.opts, from: origin{state: emptyState()}}
+					var first script
+					if c.logged {
+						var err error
+						if ft.from, first, err = logged(rt, o); err != nil {
+							return 0, err
+						}
+					}
+					ft.script = slices.Concat(first, c.profile.script().Draw(rt, "script"))
 					ft.rnd = rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "images"), 1))
 					err := ft.everyOperation()
 					return ft.nfaults, err
@@ -88,6 +102,7 @@ func TestFaults(t *testing.T) {
 type faultTest struct {
 	dir     string
 	opts    folio.Options
+	from    origin
 	script  script
 	rnd     *rand.Rand
 	nfaults int
@@ -129,21 +144,22 @@ func (ft *faultTest) fail(nth int, k *faultKind) error {
 	})
 }
 
-// trial runs the script on a new store. fail says what fails; healed is true from the
+// trial runs the script on a store as it was at the beginning. fail says what fails; healed is true from the
 // end of the step on in which something did. After that step and at the end it is
 // checked that memory and file hold what was committed.
 func (ft *faultTest) trial(fail func(nth int, op mmap.Op, healed bool) fault) error {
-	path := filepath.Join(ft.dir, "store")
-	defer os.Remove(path)
+	r, err := ft.begin()
+	if err != nil {
+		return err
+	}
+	defer os.Remove(r.path)
 	hit, healed := false, false
-	r := newRunner(path, ft.opts, origin{state: emptyState()})
 	r.rec.fail = func(nth int, op mmap.Op) fault {
 		f := fail(nth, op, healed)
 		hit = hit || f.err != nil
 		return f
 	}
-	r.tolerates = func(err error) bool { return errors.Is(err, errInjected) || isPoisoned(err) }
-	remove := mmap.Intercept(path, r.rec)
+	remove := mmap.Intercept(r.path, r.rec)
 	defer remove()
 	defer r.abandon()
 	if err := r.trouble("open", r.open()); err != nil {
@@ -154,6 +170,9 @@ func (ft *faultTest) trial(fail func(nth int, op mmap.Op, healed bool) fault) er
 			if err := r.step(st); err != nil {
 				return fmt.Errorf("%s: %w", stepNames[st.kind], err)
 			}
+		}
+		if r.db == nil && r.rec.hasLost() {
+			return ft.crashNow(r)
 		}
 		if hit && !healed {
 			healed = true
@@ -175,6 +194,16 @@ func (ft *faultTest) trial(fail func(nth int, op mmap.Op, healed bool) fault) er
 		return err
 	}
 	return sound(r.db)
+}
+
+// begin returns a runner for the store as it was at the beginning.
+func (ft *faultTest) begin() (*runner, error) {
+	r := newRunner(filepath.Join(ft.dir, "store"), ft.opts, ft.from)
+	r.tolerates = func(err error) bool { return errors.Is(err, errInjected) || isPoisoned(err) }
+	if ft.from.image == nil {
+		return r, nil
+	}
+	return r, os.WriteFile(r.path, ft.from.image, 0o600)
 }
 
 // reopenFailed opens a store that a fault kept from opening: it shows all that was
@@ -248,7 +277,7 @@ func (ft *faultTest) afterPoison(r *runner) error {
 	if err := r.endReader(); err != nil {
 		return err
 	}
-	if err := r.db.Close(); !isPoisoned(err) {
+	if err := r.db.Close(); !isPoisoned(err) && !r.full {
 		return fmt.Errorf("close hides the failed sync: %w", err)
 	}
 	r.db = nil
@@ -261,8 +290,8 @@ func (ft *faultTest) crashNow(r *runner) error {
 	c := newCrasher(filepath.Join(ft.dir, "image"), ft.opts, ft.rnd)
 	s := sampler{rnd: ft.rnd, psize: r.psize()}
 	var err error
-	points(nil, r.rec.events, func(p *crashPoint) {
-		if p.index < len(r.rec.events) || !p.named {
+	points(ft.from.image, r.rec.events, func(p *crashPoint) {
+		if p.index < len(r.rec.events) || !p.named && ft.from.image == nil {
 			return
 		}
 		check := func(ch choice) bool {
@@ -274,4 +303,38 @@ func (ft *faultTest) crashNow(r *runner) error {
 		_ = s.extremes(p, check) && s.random(p, 3, check)
 	})
 	return err
+}
+
+// TestFailedWriteOut fails what a checkpoint in the background begins with, once no commit
+// has come for some seconds: the store is read-only then, as after a failed sync, and has
+// lost nothing.
+func TestFailedWriteOut(t *testing.T) {
+	t.Parallel()
+	dir := scratchDir(t)
+	from, err := newOrigins(dir, folio.Options{}).logged(filling(2), false)
+	require.NoError(t, err)
+	ft := &faultTest{dir: dir, from: from, rnd: rand.New(rand.NewPCG(seedOf(t), 1))}
+	r, err := ft.begin()
+	require.NoError(t, err)
+	failed := make(chan struct{})
+	r.rec.fail = func(_ int, op mmap.Op) (f fault) {
+		if op.Kind == mmap.OpWriteOut {
+			close(failed)
+			f.err = injected(unix.EIO)
+		}
+		return f
+	}
+	defer mmap.Intercept(r.path, r.rec)()
+	defer r.abandon()
+	defer watch("a checkpoint of an idle store", hangLimit)()
+	require.NoError(t, r.open())
+	for key := range 5 {
+		require.NoError(t, r.step(putting(stepCommit, key, 100)))
+	}
+	require.Positive(t, r.db.Stats().Logged)
+	<-failed
+	for !r.db.IsReadOnly() {
+		time.Sleep(time.Millisecond)
+	}
+	require.NoError(t, ft.afterPoison(r))
 }

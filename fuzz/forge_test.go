@@ -74,7 +74,7 @@ func addRow(table map[string]docPlace, columns, cells []string) {
 		switch column {
 		case "offset", "value":
 			number = cells[i]
-		case "field", "kind", "flag", "state", "entry", "name":
+		case "field", "kind", "flag", "state", "entry", "change", "name":
 			name = cells[i]
 		}
 	}

@@ -40,6 +40,7 @@ var killModes = [][]string{
 	{"-sync", "off"},
 	{"-sync", "interval"},
 	{"-sync", "full", "-async"},
+	{"-sync", "full", "-checkpoints"},
 	{"-sync", "full", "-dirty-limit", "16384", "-readers", "1"},
 	{"-sync", "off", "-dirty-limit", "16384"},
 }
@@ -57,6 +58,7 @@ type writerLog struct {
 	begun  int
 	acked  int
 	nacks  int
+	logged bool // some commits were
 	opened time.Time
 }
 
@@ -74,6 +76,8 @@ func (l *writerLog) add(line string) error {
 	case "ack":
 		l.acked = n
 		l.nacks++
+	case "logged":
+		l.logged = true
 	default:
 		return fmt.Errorf("the writer said %q", line)
 	}
@@ -200,6 +204,7 @@ type killRun struct {
 	ncommit int
 	nborn   int // kills after which a store that was being created was there
 	nstray  int // kills that left its other name
+	nlogged int // kills of writers that had logged commits
 }
 
 // TestKill kills as many writers as FOLIO_KILLS says.
@@ -233,7 +238,10 @@ func TestKill(t *testing.T) {
 	}
 	t.Logf("%d kills, %d of them while a store was opened and %d while one was created (%d were there, %d other names were left); %.1f kills/s",
 		nkills, nopening, ncreating, r.nborn, r.nstray, float64(nkills)/time.Since(began).Seconds())
-	t.Logf("%d commits, %d acknowledgements; the store on the disk is at transaction %d", r.ncommit, r.nacks, r.stores[0].n)
+	t.Logf("%d commits, %d acknowledgements; the store on the disk is at transaction %d; %d writers had logged commits", r.ncommit, r.nacks, r.stores[0].n, r.nlogged)
+	if r.nlogged == 0 && nkills >= 50 {
+		t.Error("no commit was logged")
+	}
 }
 
 // TestKillHung makes sure that a writer that does not come to its end is reported, with
@@ -301,6 +309,9 @@ func (r *killRun) kill(s *killStore, mode []string, target killTarget) error {
 		r.opening = (3*r.opening + w.log.opened.Sub(began)) / 4
 	}
 	r.nacks += w.log.nacks
+	if w.log.logged {
+		r.nlogged++
+	}
 	if err := r.keepImage(s); err != nil {
 		return err
 	}

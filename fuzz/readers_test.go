@@ -82,15 +82,20 @@ func TestReadersUnderFire(t *testing.T) {
 			require.NoError(t, err)
 			f := &fire{db: db, w: workload.New(seed), seed: seed}
 			f.moved.L = &f.mu
-			err = f.run(ncommits, c.opts.Sync == folio.SyncFull && !c.opts.InMemory)
+			full := c.opts.Sync == folio.SyncFull && !c.opts.InMemory
+			err = f.run(ncommits, full)
+			nlogged := db.Stats().Logged
+			if err == nil && full && nlogged == 0 {
+				err = errors.New("no commit was logged")
+			}
 			if err == nil {
 				err = f.settle(ncommits)
 			}
 			if err = errors.Join(err, db.Close()); err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
-			t.Logf("%d snapshots; %d verified again; the file was cut short %d times; at most %d pages waited",
-				f.nglances.Load(), f.nstares.Load(), f.ncuts, f.mostHeld)
+			t.Logf("%d snapshots; %d verified again; the file was cut short %d times; at most %d pages waited; %d commits were logged",
+				f.nglances.Load(), f.nstares.Load(), f.ncuts, f.mostHeld, nlogged)
 		})
 	}
 }

@@ -18,7 +18,7 @@ type eventKind uint8
 const (
 	evWrite      eventKind = iota // data came to the page cache at off
 	evSize                        // the file became size bytes long
-	evSyncBegin                   // sync number id begins: what was written by now is covered
+	evSyncBegin                   // sync number id begins: what was written by now, in its range, is covered
 	evSyncEnd                     // it is done: what it covers is durable
 	evSyncFailed                  // it failed: the kernel forgets what it covers, written or not
 	evPublish                     // the file got its name
@@ -28,11 +28,12 @@ const (
 
 // event is one entry of a record.
 type event struct {
-	kind eventKind
-	off  int64
-	data []byte
-	size int64
-	id   int // of a sync
+	kind   eventKind
+	off    int64
+	data   []byte
+	size   int64
+	id     int   // of a sync
+	nbytes int64 // of a sync of the range from off on; 0 for a sync of everything
 
 	// Of a mark: commits begun so far, the newest acknowledged as durable, and one
 	// that has failed, which nobody may see from here on (0: none).
@@ -59,8 +60,28 @@ type recorder struct {
 	nops   int
 	nsyncs int
 	killed bool
-	hold   *heldSync // the next sync is to be held
+	lost   bool      // a sync has failed
+	hold   *heldSync // the next sync of everything is to be held
 	held   *heldSync // the one that was
+
+	// untold is a failure that the next sync through a descriptor of the file has to
+	// report. Folio syncs ranges through one and everything through another, and the
+	// kernel tells each of a failure once.
+	untold [numDescriptors]error
+}
+
+// The descriptors that a store syncs its file through.
+const (
+	ofRanges = iota
+	ofEverything
+	numDescriptors
+)
+
+func descriptorOf(kind mmap.OpKind) int {
+	if kind == mmap.OpSyncRange {
+		return ofRanges
+	}
+	return ofEverything
 }
 
 // heldSync is a sync that began and waits, while the writer goes on.
@@ -92,7 +113,9 @@ func (r *recorder) Do(op mmap.Op, run func() error) error {
 	case mmap.OpWrite:
 		return r.write(op, run, f)
 	case mmap.OpSync, mmap.OpSyncRange:
-		return r.sync(run, f)
+		return r.sync(op, run, f)
+	case mmap.OpWriteOut:
+		return r.writeOut(op, run, f)
 	}
 	if f.err != nil {
 		return f.err
@@ -156,33 +179,77 @@ func (r *recorder) writePart(data []byte, off int64) error {
 }
 
 // sync does a sync, after a wait if it is to be held.
-func (r *recorder) sync(run func() error, f fault) error {
-	r.mu.Lock()
-	id := r.nsyncs
-	r.nsyncs++
-	r.events = append(r.events, event{kind: evSyncBegin, id: id})
-	held := r.hold
-	if held != nil {
-		r.hold, r.held = nil, held
-	}
-	r.mu.Unlock()
+func (r *recorder) sync(op mmap.Op, run func() error, f fault) error {
+	id, held := r.beginSync(op)
 	if held != nil {
 		close(held.begun)
 		<-held.end
 	}
-	err, end := f.err, evSyncFailed
+	err := f.err
 	if err == nil {
-		if err = run(); err == nil {
-			end = evSyncEnd
-		}
+		err = run()
 	}
+	return r.endSync(op, id, err)
+}
+
+// beginSync notes that a sync begins. A sync of everything may have to be held.
+func (r *recorder) beginSync(op mmap.Op) (id int, held *heldSync) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	id = r.nsyncs
+	r.nsyncs++
+	r.events = append(r.events, event{kind: evSyncBegin, id: id, off: op.Off, nbytes: op.NBytes})
+	if op.Kind == mmap.OpSync && r.hold != nil {
+		held = r.hold
+		r.hold, r.held = nil, held
+	}
+	return id, held
+}
+
+// endSync notes how a sync has ended, and returns what it reports.
+func (r *recorder) endSync(op mmap.Op, id int, err error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	end := evSyncEnd
+	if err != nil {
+		end = evSyncFailed
+		r.lost = true
+	}
 	r.events = append(r.events, event{kind: end, id: id})
+	return r.report(op, err)
+}
+
+// report keeps a failure for the other descriptor, and returns err or what the one of op
+// has not been told yet. mu is held.
+func (r *recorder) report(op mmap.Op, err error) error {
+	own := descriptorOf(op.Kind)
+	if err == nil {
+		err = r.untold[own]
+	} else {
+		r.untold[numDescriptors-1-own] = err
+	}
+	r.untold[own] = nil
 	return err
 }
 
-// holdSync makes the next sync wait, once it has begun, for release.
+// writeOut writes out, which makes nothing durable. Where that fails the pages are lost
+// as they are after a failed sync of them.
+func (r *recorder) writeOut(op mmap.Op, run func() error, f fault) error {
+	err := f.err
+	if err == nil {
+		err = run()
+	}
+	if err == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.report(op, nil)
+	}
+	id, _ := r.beginSync(op)
+	return r.endSync(op, id, err)
+}
+
+// holdSync makes the next sync of everything wait, once it has begun, for release. Syncs
+// of ranges, which are those of the redo log, go on beside it.
 func (r *recorder) holdSync() *heldSync {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -211,6 +278,23 @@ func (r *recorder) setKilled(killed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.killed = killed
+}
+
+// hasLost reports whether a sync has failed. The kernel may have dropped pages then that
+// the file still shows here, so to open it again would prove nothing: what the disk holds
+// is as after a crash.
+func (r *recorder) hasLost() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
+}
+
+// reopen says that the file is opened anew: new descriptors are not told of failures that
+// were reported before.
+func (r *recorder) reopen() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.untold[:])
 }
 
 // mark notes what the run knows at this point.

@@ -71,7 +71,7 @@ func spend(t *testing.T, budget int, prop func(rt *rapid.T) (cost int, err error
 
 // scratchDir returns a folder for files that are written once and read once: in
 // memory where there is such a place, since what is tested is not the disk.
-func scratchDir(t *testing.T) string {
+func scratchDir(t testing.TB) string {
 	dir, err := os.MkdirTemp("/dev/shm", "folio-fuzz-")
 	if err != nil {
 		return t.TempDir()
@@ -107,6 +107,8 @@ type runner struct {
 	newest int           // the commit that the next one builds on
 	begun  int
 	acked  int
+	wait   func() error // of the last CommitAsync
+	full   bool         // there was no room for a recovery: the store is open all the same
 
 	// tolerates says of an error whether it is to be expected, as where faults are
 	// injected; the transaction is then undone and the run goes on.
@@ -135,18 +137,20 @@ func (r *runner) acknowledge(n int) {
 }
 
 func (r *runner) open() (err error) {
+	r.rec.reopen()
 	r.db, err = folio.Open(r.path, 0o600, &r.opts)
+	r.full = err == nil && r.db.IsReadOnly()
 	return err
 }
 
-// run does the steps of a script, and closes the store.
+// run does the steps of a script.
 func (r *runner) run(s script) error {
 	for i, st := range s {
 		if err := r.step(st); err != nil {
 			return fmt.Errorf("step %d (%s): %w", i, stepNames[st.kind], err)
 		}
 	}
-	return r.close()
+	return nil
 }
 
 func (r *runner) step(st step) error {
@@ -156,7 +160,7 @@ func (r *runner) step(st step) error {
 	case stepTick:
 		return r.tick(st)
 	case stepReopen:
-		if err := r.close(); err != nil {
+		if err := r.close(); err != nil || r.rec.hasLost() {
 			return err
 		}
 		return r.trouble("open", r.open())
@@ -209,7 +213,7 @@ func (r *runner) finish(tx *folio.Tx, kind stepKind) error {
 		}
 		return r.trouble("commit", err)
 	}
-	r.newest = n
+	r.newest, r.wait = n, wait
 	if kind == stepAsyncWait {
 		if err := wait(); err != nil {
 			return r.trouble("wait", err)
@@ -261,16 +265,26 @@ func (r *runner) tick(st step) error {
 	return nil
 }
 
-// commitEach commits each operation as a transaction of its own, without a sync.
+// commitEach commits each operation as a transaction of its own, without a sync of
+// everything: what has a redo record has that synced, and is durable beside the sync that
+// is under way.
 func (r *runner) commitEach(ops []op) error {
 	kind := stepAsync
 	if r.opts.Sync != folio.SyncFull {
 		kind = stepCommit
 	}
 	for _, o := range ops {
+		before, nlogged := r.newest, r.db.Stats().Logged
 		if err := r.transaction(step{kind: kind, ops: []op{o}}); err != nil {
 			return err
 		}
+		if r.newest == before || r.db.Stats().Logged == nlogged {
+			continue
+		}
+		if err := r.wait(); err != nil {
+			return r.trouble("wait", err)
+		}
+		r.acknowledge(r.newest)
 	}
 	return nil
 }
@@ -280,7 +294,9 @@ func (r *runner) close() error {
 	if err := r.endReader(); err != nil {
 		return err
 	}
-	if err := r.db.Close(); err != nil {
+	err := r.db.Close()
+	r.db = nil
+	if err != nil {
 		return r.trouble("close", err)
 	}
 	r.acknowledge(r.newest)
@@ -360,12 +376,17 @@ type origin struct {
 	state commitState
 }
 
-// makeOrigin runs a prologue, unsynced.
-func makeOrigin(path string, opts folio.Options, prologue script) (o origin, err error) {
+// makeOrigin runs a prologue and closes the store, or leaves it as a killed process does.
+func makeOrigin(path string, opts folio.Options, prologue script, killed bool) (o origin, err error) {
 	defer os.Remove(path)
 	r := newRunner(path, opts, origin{state: emptyState()})
-	r.opts.Sync = folio.SyncOff
-	if err := r.record(prologue); err != nil {
+	if !killed {
+		err = r.record(prologue)
+	} else {
+		defer r.abandon()
+		err = r.recordOpen(prologue)
+	}
+	if err != nil {
 		return o, fmt.Errorf("before the record: %w", err)
 	}
 	o.state = r.states[r.newest]
@@ -383,8 +404,16 @@ func newRunner(path string, opts folio.Options, o origin) *runner {
 	}
 }
 
-// record runs a script under the hook.
+// record runs a script under the hook, and closes the store.
 func (r *runner) record(s script) error {
+	if err := r.recordOpen(s); err != nil {
+		return err
+	}
+	return r.close()
+}
+
+// recordOpen runs a script under the hook, which stays on the file while it is open.
+func (r *runner) recordOpen(s script) error {
 	defer mmap.Intercept(r.path, r.rec)()
 	r.mark(0)
 	if err := r.open(); err != nil {

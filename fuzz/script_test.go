@@ -205,7 +205,10 @@ func (p *profile) op(depth int) *rapid.Generator[op] {
 			o.n = rapid.SampledFrom(p.counts).Draw(t, "count")
 			o.step = rapid.SampledFrom([]int{1, 37}).Draw(t, "step")
 			o.nbytes = rapid.SampledFrom(p.sizes).Draw(t, "size")
-			if o.nbytes > 2000 {
+			switch {
+			case o.nbytes > 20_000:
+				o.n = 1
+			case o.nbytes > 2000:
 				o.n = min(o.n, 2)
 			}
 		}

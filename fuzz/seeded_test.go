@@ -68,6 +68,22 @@ var seededFaults = []struct {
 	{seeded.DurableStale, inFuzz, "TestCrash/cases/off"},     // D_open = stale
 	{seeded.RejectedStay, inRoot, "TestMetaOfAWrongSum"},
 	{seeded.SilentStepBack, inRoot, "TestLostDurableCommitIsDamage"},
+
+	{seeded.GapIgnored, inFuzz, "TestWhichRecordsCount/another_commit_before_it"},
+	{seeded.LogCoverIgnored, inFuzz, "TestCrash/cases/logged,_wrapping"},
+	{seeded.SegmentReusedEarly, inFuzz, "TestCrash/cases/logged,_filling"},
+	{seeded.CheckpointUnsynced, inFuzz, "TestCrash/cases/logged,_wrapping"},
+	{seeded.FailedRecordStays, inFuzz, "TestFaults/cases/logged"},
+	{seeded.RunsUnpinned, inFuzz, "TestCrash/cases/logged,_wrapping"},
+	{seeded.RunsUnreserved, inFuzz, "TestCrash/cases/logged,_wrapping"},
+	{seeded.RunsUnsynced, inFuzz, "TestCrash/cases/logged,_wrapping"},
+	{seeded.RecordRunsUnchecked, inFuzz, "TestCrash/cases/logged,_wrapping"},
+	{seeded.TornRecordAccepted, inFuzz, "TestCrash/cases/logged"},
+	{seeded.ChainIgnored, inFuzz, "TestLostRecordsStayLost"},
+	{seeded.SaltKept, inFuzz, "TestRecoveryBeginsTheLogAnew"},
+	{seeded.SaltIgnored, inFuzz, "TestWhichRecordsCount/another_salt"},
+	{seeded.RecordTwice, inFuzz, "TestCrash/cases/logged"},
+	{seeded.ReplayUnsynced, inFuzz, "TestCrash/cases/logged"},
 }
 
 // TestSeededFaults runs the table. It takes minutes, so it wants FOLIO_SEEDED_TABLE.
@@ -94,7 +110,7 @@ func TestSeededFaults(t *testing.T) {
 		for _, s := range seededFaults {
 			t.Run(string(s.fault), func(t *testing.T) {
 				start := time.Now()
-				out, failed := runSeeded(t, s.fault, s.in, binaries[s.in], "^"+s.test+"$", 300_000)
+				out, failed := runSeeded(t, s.fault, s.in, binaries[s.in], "^"+s.test+"$", 400_000)
 				require.True(t, failed, "not caught by %s:\n%s", s.test, out)
 				ncaught++
 				t.Logf("caught by %s in %.1f s: %s", s.test, time.Since(start).Seconds(), verdict(out))

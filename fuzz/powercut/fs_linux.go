@@ -129,7 +129,9 @@ func (s *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 	return fuse.ToStatus(s.disk.Allocate(in.NodeId, int64(in.Offset+in.Length)))
 }
 
-// Fsync is fsync, fdatasync, and msync through a mapping.
+// Fsync is fsync, fdatasync, and msync through a mapping. FUSE does not hand on the range
+// of an msync, so that one makes all of the file durable here: what a sync of the redo log
+// must not be taken for, the crash tests at the seam in the store see.
 func (s *fileSystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	return fuse.ToStatus(s.disk.Sync(in.NodeId))
 }

@@ -28,13 +28,15 @@ const defaultCuts = 60
 var modes = []struct {
 	name  string
 	flags []string
+	logs  bool // commits are logged
 }{
-	{"full", nil},
-	{"two_phase", []string{"-two-phase"}},
-	{"async", []string{"-async", "-readers", "1"}},
-	{"interval", []string{"-sync", "interval"}},
-	{"off", []string{"-sync", "off"}},
-	{"spilling", []string{"-sync", "off", "-dirty-limit", "65536", "-page-size", "8192"}},
+	{"full", nil, true},
+	{"two_phase", []string{"-two-phase"}, false},
+	{"async", []string{"-async", "-readers", "1"}, true},
+	{"checkpoints", []string{"-checkpoints"}, true},
+	{"interval", []string{"-sync", "interval"}, false},
+	{"off", []string{"-sync", "off"}, false},
+	{"spilling", []string{"-sync", "off", "-dirty-limit", "65536", "-page-size", "8192"}, false},
 }
 
 // build builds the programs and returns where they are. Without flags they are what any
@@ -126,6 +128,9 @@ func TestPowerCut(t *testing.T) {
 				p.fail(t, seed, err)
 			}
 			t.Logf("%+v", p.stats)
+			if mode.logs && ncuts >= defaultCuts {
+				require.Positive(t, p.stats.nlogged, "no writer had logged commits")
+			}
 		})
 	}
 }
@@ -163,7 +168,7 @@ type powerCuts struct {
 
 	store *store
 	trial *trial
-	stats struct{ ncuts, nkills, nabsent, nrecovered, nstores, ntransactions int }
+	stats struct{ ncuts, nkills, nabsent, nrecovered, nstores, ntransactions, nlogged int }
 }
 
 // run makes so many cuts, and returns the first fault.
@@ -185,6 +190,7 @@ func (p *powerCuts) cut() error {
 		}
 	}
 	before := p.trial.least
+	defer func() { p.stats.nlogged += p.trial.takeLogged() }()
 	if p.rnd.IntN(4) == 0 {
 		p.stats.nkills++
 		if err := p.trial.kill(drawInstant(p.rnd)); err != nil {

@@ -18,7 +18,7 @@ import (
 
 // program is what runs on a machine. It goes through states 0, 1, 2, and so on, and
 // tells on standard output: `open N` which state it found, `begin N` before it goes to
-// state N, `ack N` once that is durable.
+// state N, `ack N` once that is durable, and may tell `logged N` once.
 type program interface {
 	command(path string) *exec.Cmd
 	// inspect returns the state at path, changing nothing. Where there is none the
@@ -38,6 +38,7 @@ type trial struct {
 	least    int // the state that is durable for sure
 	most     int // the last state that may be there
 	happened []string
+	nlogged  int // runs of the program in which it had redo records
 }
 
 func newTrial(m *Machine, rnd *rand.Rand, p program) *trial {
@@ -129,9 +130,17 @@ func (tr *trial) hear(said string) error {
 			tr.most = max(tr.most, n)
 		case "ack":
 			tr.least = max(tr.least, n)
+		case "logged":
+			tr.nlogged++
 		}
 	}
 	return nil
+}
+
+// takeLogged returns how many runs had redo records since it was called last.
+func (tr *trial) takeLogged() (n int) {
+	n, tr.nlogged = tr.nlogged, 0
+	return n
 }
 
 // look finds out which state is there.

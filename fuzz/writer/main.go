@@ -4,6 +4,7 @@
 //	open N    the store is open and holds the state after transaction N
 //	begin N   transaction N begins
 //	ack N     transaction N, and all before it, is durable
+//	logged N  transaction N is the first that has a redo record
 package main
 
 import (
@@ -29,6 +30,7 @@ type config struct {
 	async    bool
 	count    int
 	nreaders int
+	sync     bool // checkpoints beside commits
 }
 
 // writer is one run over one store.
@@ -37,6 +39,9 @@ type writer struct {
 	db  *folio.DB
 	w   *workload.Workload
 	rnd *rand.Rand // when to sync; what is written does not depend on it
+
+	logged  bool // a commit was
+	syncing chan struct{}
 }
 
 func main() {
@@ -56,9 +61,10 @@ func parse(args []string) (c config, err error) {
 	f.Uint64Var(&c.seed, "seed", 1, "which sequence of transactions")
 	sync := f.String("sync", "full", "full, interval or off")
 	f.BoolVar(&c.opts.TwoPhase, "two-phase", false, "sync pages before the meta")
-	f.BoolVar(&c.async, "async", false, "commit with CommitAsync, and wait for some")
+	f.BoolVar(&c.async, "async", false, "commit most with CommitAsync, and wait for some")
 	f.IntVar(&c.count, "count", 0, "end after so many transactions; 0: never")
 	f.IntVar(&c.nreaders, "readers", 0, "goroutines that verify snapshots meanwhile")
+	f.BoolVar(&c.sync, "checkpoints", false, "sync everything beside the commits, now and then")
 	f.IntVar(&c.opts.PageSize, "page-size", 0, "of a new store, in bytes; 0: the default")
 	f.Int64Var(&c.opts.DirtyLimit, "dirty-limit", 0, "bytes of dirty pages in memory; 0: the default")
 	if err := f.Parse(args); err != nil {
@@ -85,18 +91,21 @@ func run(c config) (err error) {
 	if err != nil {
 		return err
 	}
-	w := &writer{config: c, db: db, w: workload.New(c.seed), rnd: rand.New(rand.NewPCG(c.seed, rand.Uint64()))}
+	w := &writer{
+		config: c, db: db, w: workload.New(c.seed), rnd: rand.New(rand.NewPCG(c.seed, rand.Uint64())),
+		syncing: make(chan struct{}, 1),
+	}
 	n, err := w.w.VerifyNewest(w.db)
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
 	say("open", n)
-	errs := make(chan error, c.nreaders+1)
+	errs := make(chan error, c.nreaders+2)
 	stop := make(chan struct{})
 	for range c.nreaders {
 		go func() { errs <- w.read(stop) }()
 	}
-	go func() { errs <- w.write(n) }()
+	go func() { errs <- w.write(n, errs) }()
 	err = <-errs // the writer is done, or a reader met a violation
 	if err != nil {
 		return err // the others still use the store; the process ends
@@ -130,8 +139,8 @@ func (w *writer) read(stop chan struct{}) error {
 	}
 }
 
-// write does the transactions after n.
-func (w *writer) write(n int) error {
+// write does the transactions after n. failed gets the error of a checkpoint beside them.
+func (w *writer) write(n int, failed chan<- error) error {
 	last, acked := n+w.count, n
 	for w.count == 0 || n < last {
 		n++
@@ -139,6 +148,13 @@ func (w *writer) write(n int) error {
 		durable, err := w.commit(n)
 		if err != nil {
 			return err
+		}
+		if !w.logged && w.db.Stats().Logged > 0 {
+			w.logged = true
+			say("logged", n)
+		}
+		if w.sync && w.rnd.IntN(4) == 0 {
+			w.checkpoint(failed)
 		}
 		if durable != nil {
 			if n != last && n-acked < mostUnacked && w.rnd.IntN(mostUnacked/2) > 0 {
@@ -154,6 +170,21 @@ func (w *writer) write(n int) error {
 	return nil
 }
 
+// checkpoint begins a checkpoint, unless one is under way.
+func (w *writer) checkpoint(failed chan<- error) {
+	select {
+	case w.syncing <- struct{}{}:
+	default:
+		return
+	}
+	go func() {
+		if err := w.db.Sync(); err != nil && !errors.Is(err, folio.ErrDatabaseNotOpen) {
+			failed <- err
+		}
+		<-w.syncing
+	}()
+}
+
 // commit commits transaction n. Where it is not durable yet, durable makes it so.
 func (w *writer) commit(n int) (durable func() error, err error) {
 	tx, err := w.db.Begin(true)
@@ -163,7 +194,7 @@ func (w *writer) commit(n int) (durable func() error, err error) {
 	if err := w.w.Apply(tx, n); err != nil {
 		return nil, errors.Join(err, tx.Rollback())
 	}
-	if w.async {
+	if w.async && w.rnd.IntN(6) > 0 {
 		return tx.CommitAsync()
 	}
 	if err := tx.Commit(); err != nil {
