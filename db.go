@@ -126,21 +126,24 @@ type DB struct {
 	usualLength time.Duration // of a write transaction
 	nwaiting    atomic.Int32  // write transactions that wait for the writer lock
 
-	mu       sync.Mutex
-	group    *group // that takes members, or nil
-	nsyncing int    // commits that are being synced
-	newest   meta
-	at       syncPoint // the newest commit
-	durable  syncPoint // D: the last one whose pages are on the disk, with all before it
-	secured  txid      // the last one that a crash can't take back
-	tip      syncPoint // the last one that is logged
-	unsynced []logSpan // what has to be synced before tip is secured
-	target   txid      // C, 0 while no sync is in progress
-	slots    [numMetas]txid
-	waiters  []hook // OnCommit functions of commits that are not yet durable
-	failed   error  // a sync failed: nothing is written any more
-	sizes    Stats  // as of the newest commit
-	pressure pressure
+	mu          sync.Mutex
+	group       *group        // that takes members, or nil
+	nsyncing    int           // commits that are being synced
+	gathering   bool          // the group waits for a moment before it is sealed
+	lastMembers int           // of the last commit that was synced
+	syncTime    time.Duration // that a commit usually takes to sync
+	newest      meta
+	at          syncPoint // the newest commit
+	durable     syncPoint // D: the last one whose pages are on the disk, with all before it
+	secured     txid      // the last one that a crash can't take back
+	tip         syncPoint // the last one that is logged
+	unsynced    []logSpan // what has to be synced before tip is secured
+	target      txid      // C, 0 while no sync is in progress
+	slots       [numMetas]txid
+	waiters     []hook // OnCommit functions of commits that are not yet durable
+	failed      error  // a sync failed: nothing is written any more
+	sizes       Stats  // as of the newest commit
+	pressure    pressure
 
 	unsettled []int // meta slots that an open for writing would wipe
 

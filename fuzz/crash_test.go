@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -33,6 +34,7 @@ type crasher struct {
 	opts    folio.Options
 	rnd     *rand.Rand
 	nimages int               // distinct images opened
+	most    int               // that are made with care: of what comes then there are few
 	known   map[uint64]digest // what each of them shows
 	after   script            // what is done on a recovered store, to be crashed again
 	records map[int64]bool    // where in the file the run wrote redo records
@@ -41,7 +43,7 @@ type crasher struct {
 
 // newCrasher returns a crasher of runs with opts, of which it takes the logger.
 func newCrasher(path string, opts folio.Options, rnd *rand.Rand) *crasher {
-	c := &crasher{path: path, opts: opts, rnd: rnd, known: map[uint64]digest{}}
+	c := &crasher{path: path, opts: opts, rnd: rnd, most: math.MaxInt, known: map[uint64]digest{}}
 	c.seen.Handler = slog.DiscardHandler
 	c.opts.Logger = slog.New(&c.seen)
 	return c
@@ -102,10 +104,6 @@ type violation struct {
 func (v *violation) Error() string { return v.err.Error() }
 func (v *violation) Unwrap() error { return v.err }
 
-// mostOfScript is how many images of one script are made with care: of the rest of it there
-// are few, so that no script takes the time of many others.
-const mostOfScript = 3000
-
 // explore makes the images of a record and verifies each. depth is how many times the
 // recoveries may be crashed again.
 func (c *crasher) explore(initial []byte, events []event, states []commitState, s sampler, depth int) (err error) {
@@ -114,7 +112,7 @@ func (c *crasher) explore(initial []byte, events []event, states []commitState, 
 		if err != nil {
 			return
 		}
-		s.hurried = c.nimages > mostOfScript
+		s.hurried = c.nimages > c.most
 		s.choices(p, func(ch choice) bool {
 			buf = p.image(ch, buf)
 			c.seen.count(p, ch, c.records)
@@ -402,7 +400,7 @@ func putting(kind stepKind, key, nbytes int) step {
 
 // wrapping surely has what logged has by chance: the second segment's end, the first one
 // written again, a record that names a run which is freed, and its pages used again;
-// commits beside a checkpoint; a replay.
+// commits beside a checkpoint; a kill; a commit without a record, and one that might have one.
 func wrapping(_ *rapid.T, o *origins) (from origin, first script, err error) {
 	from, err = o.logged(filling(31), false)
 	beside := putting(stepTick, 120, 100)
@@ -411,6 +409,7 @@ func wrapping(_ *rapid.T, o *origins) (from origin, first script, err error) {
 		putting(stepCommit, 1, 300), putting(stepCommit, 100, 66_000), putting(stepAsync, 200, 10),
 		putting(stepCommit, 100, 66_000), putting(stepCommit, 100, 66_000), putting(stepCommit, 7, 300), beside,
 		{kind: stepKill}, putting(stepCommit, 50, 300), putting(stepAsyncWait, 51, 66_000),
+		{kind: stepAsync, ops: []op{{kind: opPut, key: 60, n: 4, step: 1, nbytes: 20_000}}}, putting(stepCommit, 52, 300),
 	}, err
 }
 
@@ -492,11 +491,9 @@ func (o *origins) make(opts folio.Options, prologue script, killed bool) (origin
 }
 
 // findSeals runs s and keeps what the file holds a step or two before each freelog page
-// is written: as a process leaves it that is killed then. Of a snapshot, which comes with
-// pages right after another, it keeps most what the file holds before the page that the
-// snapshot supersedes, to go on without a sync: that page is still needed then.
+// is written: as a process leaves it that is killed then.
 func (o *origins) findSeals(s script) error {
-	const stepsAfter, longest = 5, 12
+	const stepsAfter = 5
 	r := newRunner(o.path, o.opts, origin{state: emptyState()})
 	r.opts.Sync = folio.SyncOff
 	defer mmap.Intercept(r.path, r.rec)()
@@ -506,14 +503,14 @@ func (o *origins) findSeals(s script) error {
 	}
 	defer r.abandon()
 	counted := coverage{n: map[string]int{}}
-	var before []origin      // of the last steps
-	last, superseded := 0, 0 // the steps that wrote a freelog page last, and before that
+	var before []origin
+	last := -1 // the step that wrote a freelog page before
 	for i, st := range s {
 		image, err := os.ReadFile(o.path)
 		if err != nil {
 			return err
 		}
-		before = append(before[max(len(before)-longest, 0):], origin{image, r.states[r.newest]})
+		before = append(before[max(len(before)-2, 0):], origin{image, r.states[r.newest]})
 		nseals := counted.n["freelog pages"]
 		r.rec.events = nil
 		if err := r.step(st); err != nil {
@@ -523,20 +520,16 @@ func (o *origins) findSeals(s script) error {
 		if counted.n["freelog pages"] == nseals {
 			continue
 		}
-		add := func(first, times int) {
-			at := seal{before[len(before)-1-(i-first)], s[first:min(i+stepsAfter, len(s))]}
-			if first < i-2 {
-				at.steps = slices.DeleteFunc(slices.Clone(at.steps), func(st step) bool { return st.kind == stepSync })
-			}
+		times := 1
+		if last == i-1 {
+			times = 4 // a snapshot, most likely: they are few
+		}
+		last = i
+		for j, from := range before {
+			first := i - len(before) + 1 + j
+			at := seal{from, s[first:min(i+stepsAfter, len(s))]}
 			o.seals = append(o.seals, slices.Repeat([]seal{at}, times)...)
 		}
-		for first := max(i-2, 0); first <= i; first++ {
-			add(first, 1)
-		}
-		if last == i-1 && i-superseded <= longest {
-			add(superseded, 12)
-		}
-		last, superseded = i, last
 	}
 	return nil
 }
@@ -691,7 +684,7 @@ func (round *crashRound) runCase(t *testing.T, c crashCase, budget int) {
 	dir := scratchDir(t)
 	o := newOrigins(dir, c.opts)
 	nimages := spend(t, budget, func(rt *rapid.T) (int, error) {
-		return round.runScript(rt, c, o, filepath.Join(dir, "store"))
+		return round.runScript(rt, c, o, filepath.Join(dir, "store"), max(budget, 400))
 	})
 	t.Logf("%d distinct crash images", nimages)
 	round.mu.Lock()
@@ -699,8 +692,9 @@ func (round *crashRound) runCase(t *testing.T, c crashCase, budget int) {
 	round.nimages += nimages
 }
 
-// runScript draws a script, runs it, and crashes it everywhere.
-func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path string) (nimages int, err error) {
+// runScript draws a script, runs it, and crashes it everywhere. most keeps one script from
+// taking the time of many others.
+func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path string, most int) (nimages int, err error) {
 	begin := c.begin
 	if begin == nil {
 		begin = empty
@@ -724,6 +718,7 @@ func (round *crashRound) runScript(rt *rapid.T, c crashCase, o *origins, path st
 		r.abandon()
 		return 0, err
 	}
+	cr.most = most
 	cr.records = round.coverage.add(from.image, r.rec.events, r.psize())
 	sam.psize = r.psize()
 	err = cr.explore(from.image, r.rec.events, r.states, sam, c.depth)
