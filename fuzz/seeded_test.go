@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,19 +106,20 @@ func TestSeededFaults(t *testing.T) {
 			require.False(t, failed, "with no fault on the tests must pass:\n%s", out)
 		}
 	})
-	ncaught := 0
+	var ncaught atomic.Int32
 	t.Run("faults", func(t *testing.T) {
 		for _, s := range seededFaults {
 			t.Run(string(s.fault), func(t *testing.T) {
+				t.Parallel()
 				start := time.Now()
 				out, failed := runSeeded(t, s.fault, s.in, binaries[s.in], "^"+s.test+"$", 400_000)
 				require.True(t, failed, "not caught by %s:\n%s", s.test, out)
-				ncaught++
+				ncaught.Add(1)
 				t.Logf("caught by %s in %.1f s: %s", s.test, time.Since(start).Seconds(), verdict(out))
 			})
 		}
 	})
-	t.Logf("%d of %d seeded faults caught", ncaught, len(seededFaults))
+	t.Logf("%d of %d seeded faults caught", ncaught.Load(), len(seededFaults))
 }
 
 // runSeeded runs a test with a fault switched on, for at most so many crash images.
