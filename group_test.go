@@ -480,3 +480,44 @@ func countOnce(t *testing.T, db *DB, rnd *rand.Rand, done func(id, count uint64)
 	}
 	done(id, count)
 }
+
+// In a TwoPhase store the pages of a group are synced before its meta is written, also
+// where it is CommitAsync that writes it.
+func TestTwoPhaseGroup(t *testing.T) {
+	s := newGroupStore(t, &Options{TwoPhase: true})
+	s.hold()
+	var a error
+	s.background.Go(func() { a = s.Update(putter("a")) })
+	s.waitFor(func() bool { return s.nwaiting.Load() == 1 })
+	s.background.Go(func() {
+		tx, err := s.Begin(true)
+		if err == nil {
+			err = tx.Put([]byte("async"), nil)
+		}
+		if err == nil {
+			_, err = tx.CommitAsync()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	s.waitFor(func() bool { return s.nwaiting.Load() == 2 })
+	groups := s.Stats().Groups
+	var order []string
+	s.h.setFail(func(op mmap.Op) error {
+		switch {
+		case op.Kind == mmap.OpSync:
+			order = append(order, "sync")
+		case op.Kind == mmap.OpWrite && op.Off < numMetas*minPageSize:
+			order = append(order, "meta")
+		case op.Kind == mmap.OpWrite:
+			order = append(order, "pages")
+		}
+		return nil
+	})
+	s.letGo()
+	require.NoError(t, a)
+	require.EqualValues(t, 2, s.Stats().Groups-groups, "the first, and one that they share")
+	order = slices.Compact(order)
+	require.Equal(t, []string{"meta", "sync", "pages", "sync", "meta", "sync"}, order, "the end of the first, then theirs")
+}
