@@ -184,3 +184,39 @@ func TestWrittenPagesAreVerifiedAgain(t *testing.T) {
 	require.NotContains(t, []uint32{unverified, insideRun}, fold(0))
 	require.NotContains(t, []uint32{unverified, insideRun}, fold(1))
 }
+
+// What a recovery may have to prove can be told from the freelog: it lists every page of the
+// newest commit that was written since the one that its meta knows durable, also after the
+// freelog was written anew.
+func TestFreelogListsWhatIsToBeProven(t *testing.T) {
+	db := testStore(t, filepath.Join(t.TempDir(), "s"), &Options{Sync: SyncOff})
+	fill(t, db, 0, 2000, 100)
+	require.NoError(t, db.Sync())
+	nmoves, start := 0, pgno(0)
+	for i := range 3000 {
+		fill(t, db, i*7919%2000, i*7919%2000+1, 100)
+		if i%700 == 699 {
+			require.NoError(t, db.Sync())
+		}
+		m := db.newest
+		if m.free.start != start {
+			nmoves, start = nmoves+1, m.free.start
+		} else if i%100 != 0 {
+			continue
+		}
+		pr := prover{db: db, psize: db.psize}
+		fl, err := loadFreelist(m.free, 0, m.npages, m.txid, db.psize, pr.readFreelog)
+		require.NoError(t, err)
+		listed := fl.allocatedSince(m.durable)
+		require.NoError(t, db.View(func(tx *Tx) error {
+			root := tx.Root().t
+			return root.pg.walkPages(root.rec, func(n pgno, p page, _ int) error {
+				if p.txid() > m.durable {
+					require.Equal(t, p.txid(), listed[n], "page %d", n)
+				}
+				return nil
+			}, nil)
+		}))
+	}
+	require.Positive(t, nmoves, "reading never begins anew")
+}

@@ -52,7 +52,7 @@ var seededFaults = []struct {
 	{seeded.TargetUnpinned, inFuzz, "TestCrash/cases/interval"}, // pinC
 	{seeded.ReadersUnpinned, inFuzz, "TestReadersUnderFire/off"},
 	{seeded.DurableSlotReused, inFuzz, "TestCrash/cases/off"},
-	{seeded.RecordsDroppedEarly, inFuzz, "TestCrash/cases/freelog,_off"},
+	{seeded.RecordsDroppedEarly, inRoot, "TestFreelogListsWhatIsToBeProven"},
 
 	{seeded.RollbackLeaks, inFuzz, "TestCrash/cases/spilling"},
 	{seeded.FailedCommitLeaks, inFuzz, "TestFaults/cases/full"},
