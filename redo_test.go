@@ -441,3 +441,24 @@ func TestWaitBesideClose(t *testing.T) {
 		require.NoError(t, <-waited)
 	}
 }
+
+// A checkpoint's commit is the durable one only after its sync: until then a crash needs
+// the log and the pages of the one before.
+func TestCheckpointCountsAfterItsSync(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	h := intercept(t, path)
+	db := loggedStore(t, path, 3000)
+	before := db.Stats()
+	require.Less(t, before.Checkpoint, before.Durable)
+	during := uint64(0)
+	h.setFail(func(op mmap.Op) error {
+		if op.Kind == mmap.OpSync {
+			during = db.Stats().Checkpoint
+		}
+		return nil
+	})
+	require.NoError(t, db.Sync())
+	h.setFail(nil)
+	require.Equal(t, before.Checkpoint, during)
+	require.Equal(t, before.Durable, db.Stats().Checkpoint)
+}

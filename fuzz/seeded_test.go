@@ -73,7 +73,7 @@ var seededFaults = []struct {
 	{seeded.GapIgnored, inFuzz, "TestCrash/cases/logged,_wrapping"},
 	{seeded.LogCoverIgnored, inFuzz, "TestCrash/cases/logged,_wrapping"},
 	{seeded.SegmentReusedEarly, inFuzz, "TestCrash/cases/logged,_filling"},
-	{seeded.CheckpointUnsynced, inFuzz, "TestCrash/cases/logged,_wrapping"},
+	{seeded.CheckpointUnsynced, inRoot, "TestCheckpointCountsAfterItsSync"},
 	{seeded.FailedRecordStays, inFuzz, "TestFaults/cases/logged"},
 	{seeded.RunsUnpinned, inFuzz, "TestCrash/cases/logged,_wrapping"},
 	{seeded.RunsUnreserved, inFuzz, "TestCrash/cases/logged,_wrapping"},
