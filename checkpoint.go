@@ -29,7 +29,7 @@ const (
 const (
 	checkpointPiece = 256 << 10       // bytes that are written at once: a commit beside may wait for them
 	checkpointSweep = 8 << 20         // bytes of the file that are looked through at once
-	checkpointIdle  = 2 * time.Second // without a commit
+	checkpointIdle  = 2 * time.Second // between two looks, without a commit, that call for one
 )
 
 // checkpointer is what the goroutine that makes checkpoints shares with the writer.
@@ -45,7 +45,7 @@ type CheckpointStats struct {
 	Count    uint64           // that were made
 	Time     time.Duration    // spent in all of them
 	Longest  time.Duration    // spent in one
-	Pages    uint64           // that commits wrote before them; a run counts as one
+	Pages    uint64           // that commits changed before them
 	Reason   CheckpointReason // of the one under way, or of the last
 	Progress float64          // of the one under way, from 0 to 1; 0 where there is none
 }
@@ -174,8 +174,16 @@ type target struct {
 // beginSync makes the newest commit the target, whose slot and pages stay while a sync
 // of it is under way; its txid is 0 where it is durable already.
 func (db *DB) beginSync() (c target, err error) {
-	db.residents.mu.Lock()
+	db.residents.mu.Lock() // so that the newest commit stays what it is
 	defer db.residents.mu.Unlock()
+	if c, err = db.takeTarget(); err == nil && c.at.txid != 0 {
+		c.places = db.residents.live()
+	}
+	return c, err
+}
+
+// takeTarget is beginSync without the places.
+func (db *DB) takeTarget() (c target, err error) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	switch {
@@ -187,7 +195,7 @@ func (db *DB) beginSync() (c target, err error) {
 		return c, nil
 	}
 	db.target = db.at.txid
-	return target{db.at, db.newest, db.residents.live()}, nil
+	return target{at: db.at, meta: db.newest}, nil
 }
 
 // writeTarget writes what the target has in memory, and then its meta. A failed write is

@@ -12,15 +12,17 @@ package folio
 //     of everything, or not yet;
 //  5. the freelog's record is worked out, and the file grown, so that a full disk
 //     shows before anything refers to the new pages;
-//  6. pages, then the redo record, then the meta, into the slot that is none of the
-//     durable commit's, the target's and the newest's;
+//  6. if it is logged, its record, and its pages stay in memory; else the pages, its own
+//     and those that commits before it keep, and then the meta, into the slot that is
+//     none of the durable commit's, the target's and the newest's;
 //  7. one sync: of the log, without the writer lock, or of everything;
 //  8. publish, acknowledge.
 //
 // One commit may be that of several transactions: see group.go.
 //
 // Invariants:
-//   - up to the write of the meta a failure leaves file and memory at the commit before;
+//   - up to the write of the record or the meta a failure leaves file and memory at the
+//     commit before;
 //   - a meta that can be seen has its record in the log, if it has one at all;
 //   - a commit is logged only if every commit since the durable one is;
 //   - the number of a commit that failed after it wrote a page is never used again;
@@ -109,6 +111,9 @@ func (tx *Tx) commitAs(async bool) (t txid, err error) {
 	var hooks []func() // that wait for no sync
 	if !sync && !async {
 		hooks, s.hooks = s.hooks, nil
+	}
+	if sync {
+		db.noteLength(time.Since(s.began))
 	}
 	if sync && db.mayJoin(s) {
 		err = db.joinGroup()
@@ -279,6 +284,9 @@ func (c *committer) writeOut(sync bool) error {
 
 // namedRuns returns the pages of the runs that the record names: they are synced with it.
 func (c *committer) namedRuns() (named []placement) {
+	if len(c.runs) == 0 {
+		return nil
+	}
 	left := c.writes[:0]
 	for _, w := range c.writes {
 		if slices.ContainsFunc(c.runs, func(e extent) bool { return e.start == w.n }) {
@@ -350,45 +358,61 @@ func (c *committer) release() {
 // none, pages that wait for a checkpoint alone may do.
 func (c *committer) reserveWithRoom() error {
 	db, hwm := c.db, c.hwm
-	for again := false; ; again = true {
-		if err := c.reserve(); err != nil {
-			return err
-		}
-		err := db.growFile(c.hwm)
-		if err == nil || again || !lacksRoom(err) || db.free.heldBy(db.durableTxid()) == 0 {
-			return err
-		}
-		c.unreserve()
-		c.hwm = hwm
-		if cerr := db.checkpoint(CheckpointSpace); cerr != nil {
-			return errors.Join(err, cerr)
-		}
-		c.release()
+	if err := c.reserve(); err != nil {
+		return err
 	}
+	err := db.growFile(c.hwm)
+	if err == nil {
+		return nil
+	}
+	if err := db.makeRoom(err); err != nil {
+		return err
+	}
+	c.unreserve()
+	c.hwm = hwm
+	c.release()
+	if err := c.reserve(); err != nil {
+		return err
+	}
+	return db.growFile(c.hwm)
 }
 
-// lacksRoom reports whether err says that the file can't grow.
-func lacksRoom(err error) bool { return isNoRoom(err) || errors.Is(err, ErrMaxSize) }
+// makeRoom makes a checkpoint where err says that the file can't grow, and pages wait for
+// one alone. Else, or where that fails, it returns an error.
+func (db *DB) makeRoom(err error) error {
+	if !isNoRoom(err) && !errors.Is(err, ErrMaxSize) || db.free.heldBy(db.durableTxid()) == 0 {
+		return err
+	}
+	if cerr := db.checkpoint(CheckpointSpace); cerr != nil {
+		return errors.Join(err, cerr)
+	}
+	return nil
+}
 
-// unreserve takes back what reserve did.
+// unreserve takes back what reserve did. Spilled pages, which come first, keep their places.
 func (c *committer) unreserve() {
-	spilled := map[pgno]bool{}
+	nspilled := 0
 	for i := range c.s.w.pages {
 		d := &c.s.w.pages[i]
 		switch {
 		case d.place == 0:
 		case d.buf == nil:
-			spilled[d.place] = true
+			nspilled++
 		default:
 			d.place = 0
 		}
 	}
-	for _, e := range c.allocated {
-		if e = e.clip(0, pgno(c.db.newest.npages)); e.npages > 0 && !spilled[e.start] {
+	c.giveBack(c.allocated[nspilled:], pgno(c.db.newest.npages))
+	c.allocated, c.singles = nil, nil
+}
+
+// giveBack makes places reusable again, those below end.
+func (c *committer) giveBack(places []extent, end pgno) {
+	for _, e := range places {
+		if e = e.clip(0, end); e.npages > 0 {
 			c.db.free.giveBack(e)
 		}
 	}
-	c.allocated, c.singles = nil, nil
 }
 
 // reserve finds places for all dirty pages that have none: one run if there is one.
@@ -658,10 +682,8 @@ func (c *committer) undo() {
 		old = c.truncated.start
 		free.giveBack(c.truncated)
 	}
-	for _, e := range c.allocated {
-		if e = e.clip(0, old); e.npages > 0 && !seeded.Has(seeded.FailedCommitLeaks) {
-			free.giveBack(e)
-		}
+	if !seeded.Has(seeded.FailedCommitLeaks) {
+		c.giveBack(c.allocated, old)
 	}
 }
 
@@ -1165,11 +1187,8 @@ func (s *txState) place(n uint64) (pgno, error) {
 	}
 	p := s.pg.npages
 	if err := db.growFile(p + pgno(n)); err != nil {
-		if !lacksRoom(err) || db.free.heldBy(db.durableTxid()) == 0 {
+		if err := db.makeRoom(err); err != nil {
 			return 0, err
-		}
-		if cerr := db.checkpoint(CheckpointSpace); cerr != nil {
-			return 0, errors.Join(err, cerr)
 		}
 		db.free.release(db.pins())
 		p, ok := db.free.allocateRun(n, 0)

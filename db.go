@@ -69,11 +69,11 @@ type Options struct {
 	// TwoPhase syncs the pages of a durable commit before its meta is written, for
 	// stores whose values an attacker chooses: the page sums are no cryptographic hash.
 	// It costs a second sync, and commits are not logged. Those that are not synced at
-	// once are not covered, nor those that share a commit with one of CommitAsync.
+	// once are not covered.
 	TwoPhase bool
 	// MaxSize is the largest size of the file in bytes; 0 stands for no limit. The redo
-	// log counts, and pages that wait for a checkpoint do: a commit that fails for want of
-	// room may succeed after DB.Sync. A recovery may exceed it.
+	// log counts, and pages that wait for a checkpoint do: a commit that finds no room makes
+	// one before it fails. A recovery may exceed it.
 	MaxSize int64
 	// DirtyLimit is how many bytes of dirty pages a transaction keeps in memory before
 	// it writes some early; 0 stands for 256 MiB. Branch pages, leaves with nested

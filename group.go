@@ -48,7 +48,6 @@ const shortTransaction = 2 * time.Millisecond
 // mayJoin reports whether the transaction that ends is to become part of a group rather
 // than a commit of its own: where others are about to commit too, or were just now.
 func (db *DB) mayJoin(s *txState) bool {
-	db.usualLength += (time.Since(s.began) - db.usualLength) / 8
 	if s.spilled || len(s.redo.record) > maxGroupRecord || s.w.nbytes > maxGroupDirty {
 		return false
 	}
@@ -56,6 +55,9 @@ func (db *DB) mayJoin(s *txState) bool {
 	defer db.mu.Unlock()
 	return db.failed == nil && (db.nsyncing > 0 || db.gathering || db.lastMembers > 1 || db.nwaiting.Load() > 0)
 }
+
+// noteLength keeps how long a write transaction usually is. The writer lock is held.
+func (db *DB) noteLength(d time.Duration) { db.usualLength += (d - db.usualLength) / 8 }
 
 // joinGroup makes the transaction that has ended part of the open group, or of a new one,
 // gives up the writer lock, and returns when the group is durable.
@@ -220,7 +222,7 @@ func (db *DB) beginMember() *txState {
 	s := db.writeTx
 	s.began = time.Now()
 	s.idBefore, s.id = s.id, max(s.id, db.burned)+1
-	s.w.push(frame{ntrees: len(s.trees), nhooks: len(s.hooks), redo: s.redo.mark()})
+	s.pushLayer()
 	return s
 }
 

@@ -28,7 +28,8 @@ func (db *DB) logLimit() int64 {
 	return min(max(content/2, minLogLimit), maxLogLimit)
 }
 
-// maxLogBytes returns how large the log gets: the writer goes on while a checkpoint runs.
+// maxLogBytes returns the size below which the log still grows: the writer goes on while a
+// checkpoint runs.
 func (db *DB) maxLogBytes() int64 {
 	most := db.logLimit() * 3 / 2
 	if db.opts.MaxSize > 0 {

@@ -152,15 +152,18 @@ func (pg *pager) loadRun(r runRef) (page, error) {
 		return nil, corrupt(r.pgno, "run of %d pages for a key of %d and a value of %d bytes", n, r.keyLen, r.valueLen)
 	}
 	p := page(pg.data[r.pgno<<pg.shift : (r.pgno+n)<<pg.shift])
+	known := pg.verified[r.pgno].Load() == foldRun(r.sum)
 	inMemory := false
-	if m := pg.resident.at(r.pgno); m != nil && m.sum() == r.sum && len(m) == len(p) {
-		p, inMemory = m, true
+	if !known {
+		if m := pg.resident.at(r.pgno); m != nil && m.sum() == r.sum && len(m) == len(p) {
+			p, inMemory = m, true
+		}
 	}
 	// The lengths are compared each time: another reference, with the same sum, may lie.
 	if rule := validateRun(p, r); rule != "" {
 		return nil, corrupt(r.pgno, "%s", rule)
 	}
-	if pg.verify != VerifyAlways && (inMemory || pg.verified[r.pgno].Load() == foldRun(r.sum)) {
+	if pg.verify != VerifyAlways && (known || inMemory) {
 		return p, nil
 	}
 	if err := pg.verifySum(p, r.pgno, r.sum); err != nil {

@@ -126,12 +126,12 @@ func (db *DB) askDisk(off, nbytes int64) error {
 // dropCache drops clean cached copies of a part of the file. The kernel keeps what it has
 // cached in one piece with something else: the largest pieces have 2 MiB.
 func (db *DB) dropCache(off, nbytes int64) error {
-	const piece = 2 << 20
-	nbytes = (off+nbytes+piece-1)&^(piece-1) - off&^(piece-1)
-	off &^= piece - 1
 	if db.opts.ReadOnly || db.opts.InMemory || seeded.Has(seeded.RecoveryUnsynced) {
 		return nil
 	}
+	const piece = 2 << 20
+	nbytes = (off+nbytes+piece-1)&^(piece-1) - off&^(piece-1)
+	off &^= piece - 1
 	return db.file.DropCache(off, nbytes)
 }
 

@@ -186,7 +186,7 @@ func (rs *residents) unwritten() int64 {
 
 // keeps reports whether the commit keeps its pages in memory.
 func (c *committer) keeps() bool {
-	return c.route == routeLogged && c.db.residents.size()+int64(len(c.writes))<<c.db.shift < c.db.maxResident
+	return c.route == routeLogged && c.db.residents.size()+int64(c.npages())<<c.db.shift < c.db.maxResident
 }
 
 // keep puts the commit's pages among the residents, and marks those that it has let go
@@ -243,12 +243,11 @@ func (db *DB) writeResidents(places []pgno, pause func(e extent, done float64) e
 // writeNeighbours writes the first of the pages at places, with those that follow it
 // without a gap, and returns how many of places that is.
 func (db *DB) writeNeighbours(places []pgno) (n int, err error) {
-	const most = checkpointPiece
 	rs := &db.residents
 	var entries []*resident
 	var bufs [][]byte
 	nbytes, next := 0, places[0]
-	for n < len(places) && places[n] == next && nbytes < most {
+	for n < len(places) && places[n] == next && nbytes < checkpointPiece {
 		r := rs.entry(next)
 		if r == nil { // someone else has written it
 			if n == 0 {

@@ -382,7 +382,7 @@ func (tx *Tx) Nested(fn func(*Tx) error) error {
 	if err != nil {
 		return fmt.Errorf("nested transaction: %w", err)
 	}
-	s.w.push(frame{ntrees: len(s.trees), nhooks: len(s.hooks), redo: s.redo.mark()})
+	s.pushLayer()
 	child := &Tx{s: s, managed: true}
 	keep := false
 	defer func() {
@@ -398,6 +398,12 @@ func (tx *Tx) Nested(fn func(*Tx) error) error {
 	keep = true
 	s.mergeNested()
 	return nil
+}
+
+// pushLayer begins a layer that undoNested takes back, or mergeNested makes part of what
+// is below.
+func (s *txState) pushLayer() {
+	s.w.push(frame{ntrees: len(s.trees), nhooks: len(s.hooks), redo: s.redo.mark()})
 }
 
 func (s *txState) undoNested() {
