@@ -72,18 +72,19 @@ const maxCopyPages = 256
 
 // copier copies one snapshot.
 type copier struct {
-	pg      pager
-	root    record
-	base    txid
-	reached bitmap
-	largest uint64 // the largest bucket id
-	npages  uint64
-	freelog []page // made anew, at the end
-	meta    meta
+	pg       pager
+	root     record
+	base     txid
+	reached  bitmap
+	resident map[pgno]page // of those, what is in memory only
+	largest  uint64        // the largest bucket id
+	npages   uint64
+	freelog  []page // made anew, at the end
+	meta     meta
 }
 
 func newCopier(s *txState) (*copier, error) {
-	c := &copier{pg: s.pg, base: s.base, npages: uint64(s.pg.npages)}
+	c := &copier{pg: s.pg, base: s.base, npages: uint64(s.pg.npages), resident: map[pgno]page{}}
 	c.pg.w = nil
 	c.root = s.root.rec
 	if s.writable {
@@ -111,6 +112,9 @@ func (c *copier) walk(rec record) error {
 			return corrupt(n, "it is reached twice")
 		}
 		c.reached.setRange(e)
+		if !c.pg.inFile(p) {
+			c.resident[n] = p
+		}
 		return nil
 	}, c.walk)
 }
@@ -161,7 +165,7 @@ func (c *copier) writeTo(w io.Writer) (n int64, err error) {
 			at++
 			continue
 		}
-		if p := c.pg.resident.at(at); p != nil {
+		if p := c.resident[at]; p != nil {
 			put(p)
 			at += pgno(len(p) >> c.pg.shift)
 			continue
@@ -180,7 +184,7 @@ func (c *copier) writeTo(w io.Writer) (n int64, err error) {
 func (c *copier) inFile(at pgno) pgno {
 	n := pgno(c.reached.runLen(at, maxCopyPages))
 	for i := pgno(1); i < n; i++ {
-		if c.pg.resident.at(at+i) != nil {
+		if c.resident[at+i] != nil {
 			return i
 		}
 	}

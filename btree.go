@@ -16,6 +16,7 @@ package folio
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"sort"
 )
 
@@ -576,15 +577,15 @@ func (t *tree) putCell(exact bool, flags cellFlags, key, value []byte, wholeKeyL
 		return nil
 	}
 	st := &t.pg.w.path
-	t.touchPath(*st)
+	isCopy := t.touchPath(*st)
 	if exact {
-		return t.overwrite(*st, flags, key, value, wholeKeyLen)
+		return t.overwrite(*st, flags, key, value, wholeKeyLen, isCopy)
 	}
 	t.addPairs(*st, +1)
 	leaf := (*st)[len(*st)-1]
 	need := leafSlotSize + leafCellHeader + len(key) + len(value)
 	if need <= leaf.p.upper()-leaf.p.lower() {
-		leaf.p.insertLeafSlot(leaf.slot, flags, key, value, wholeKeyLen)
+		leaf.p.insertLeafSlot(leaf.slot, flags, key, value, wholeKeyLen, isCopy)
 		return nil
 	}
 	return t.insertFull(*st, t.encodeCell(flags, key, value))
@@ -701,7 +702,7 @@ func (t *tree) newRootLeaf(flags cellFlags, key, value []byte, wholeKeyLen int) 
 	p := getBuffer(t.pg.psize)
 	p.init(kindLeaf, 0, t.rec.id)
 	clear(p[headerSize:])
-	p.insertLeafSlot(0, flags, key, value, wholeKeyLen)
+	p.insertLeafSlot(0, flags, key, value, wholeKeyLen, true)
 	t.setRoot(ref{pgno: t.pg.w.add(p, 1), count: 1}, 0)
 }
 
@@ -719,11 +720,12 @@ func (t *tree) markChanged() {
 }
 
 // touchPath makes every page on the path one that the current layer may change.
-func (t *tree) touchPath(st path) {
+func (t *tree) touchPath(st path) (isCopy bool) {
 	t.markChanged()
 	for d := range st {
 		s := &st[d]
 		n, p := t.pg.touch(s.n, s.p)
+		isCopy = &p[0] != &s.p[0]
 		if n != s.n {
 			if d == 0 {
 				t.rec.root.pgno, t.rec.root.sum = n, 0
@@ -736,6 +738,7 @@ func (t *tree) touchPath(st path) {
 		}
 		s.n, s.p = n, p
 	}
+	return isCopy
 }
 
 // addPairs adds delta to the counts of all references along the path.
@@ -747,8 +750,9 @@ func (t *tree) addPairs(st path, delta int64) {
 	}
 }
 
-// overwrite replaces the cell that the path, touched, ends at.
-func (t *tree) overwrite(st path, flags cellFlags, key, value []byte, wholeKeyLen int) error {
+// overwrite replaces the cell that the path, touched, ends at. Other cells of the leaf may
+// be moved if that was just copied.
+func (t *tree) overwrite(st path, flags cellFlags, key, value []byte, wholeKeyLen int, isCopy bool) error {
 	leaf := &st[len(st)-1]
 	old, ok := leaf.p.rawLeafCell(leaf.p.count(), leaf.slot)
 	if !ok {
@@ -758,9 +762,14 @@ func (t *tree) overwrite(st path, flags cellFlags, key, value []byte, wholeKeyLe
 		return err
 	}
 	size := leafCellHeader + len(key) + len(value)
-	if size <= leaf.p.upper()-leaf.p.lower() {
-		leaf.p.replaceLeafCell(leaf.slot, flags, key, value, wholeKeyLen)
-		if size < len(old) {
+	need := size
+	if isCopy {
+		need -= len(old)
+	}
+	if need <= leaf.p.upper()-leaf.p.lower() {
+		shrinks := size < len(old)
+		leaf.p.replaceLeafCell(leaf.slot, flags, key, value, wholeKeyLen, isCopy)
+		if shrinks {
 			return t.fixUnderflow(st, len(st)-1)
 		}
 		return nil
@@ -1029,8 +1038,7 @@ func (t *tree) spliced(p page, slot, nold int, items []child) ([]child, error) {
 	} else {
 		items[0].sep, items[0].run = all[slot].sep, all[slot].run
 	}
-	tail := append([]child(nil), all[slot+nold:]...)
-	all = append(append(all[:slot], items...), tail...)
+	all = slices.Replace(all, slot, slot+nold, items...)
 	w.scratch.children = all
 	return all, nil
 }
@@ -1110,7 +1118,7 @@ func partition(all []child, psize int, appended bool) [][]child {
 // delete removes the pair at the end of the path, which seek found.
 func (t *tree) delete(st path) error {
 	t.version++
-	t.touchPath(st)
+	isCopy := t.touchPath(st)
 	leaf := &st[len(st)-1]
 	if err := t.freeCellRun(leaf.p, leaf.slot); err != nil {
 		return err
@@ -1120,7 +1128,11 @@ func (t *tree) delete(st path) error {
 		t.pg.w.free(leaf.n, 1, 0)
 		return t.replace(st, len(st)-2, 1, nil)
 	}
-	leaf.p.removeLeafSlots(leaf.slot, leaf.slot+1)
+	if isCopy {
+		leaf.p.removeLeafCell(leaf.slot)
+	} else {
+		leaf.p.removeLeafSlots(leaf.slot, leaf.slot+1)
+	}
 	return t.fixUnderflow(st, len(st)-1)
 }
 

@@ -135,7 +135,7 @@ func (db *DB) checkFreelog(m *meta, free *bitmap) []error {
 	if stored.txid != m.txid || stored.root != m.root || stored.npages != m.npages {
 		return []error{corrupt(pgno(slot), "the meta page differs from the newest commit %d", m.txid)}
 	}
-	pr := prover{db: db, psize: db.psize}
+	pr := prover{db: db, psize: db.psize, durable: m.txid}
 	fl, err := loadFreelist(stored.free, pgno(slot), stored.npages, stored.txid, db.psize, pr.readFreelog)
 	if err != nil {
 		return []error{err}

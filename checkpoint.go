@@ -27,7 +27,7 @@ const (
 )
 
 const (
-	checkpointPiece = 256 << 10       // bytes that are written at once: a commit beside may wait for them
+	checkpointPiece = 128 << 10       // bytes that are written at once: a commit beside may wait for them
 	checkpointSweep = 8 << 20         // bytes of the file that are looked through at once
 	checkpointIdle  = 2 * time.Second // between two looks, without a commit, that call for one
 )
@@ -69,17 +69,21 @@ func (db *DB) checkpointDue() CheckpointReason {
 	if db.durable.txid >= db.at.txid {
 		return ""
 	}
-	since := db.at.work.minus(db.durable.work)
+	since := db.sinceDurable()
 	switch {
-	case since.nbytes >= uint64(db.pressure.logLimit) || since.nops >= maxLogOps:
+	case since.nbytes >= uint64(db.pressure.logLimit) || since.nops >= maxLogOps || db.redo.coming.npages > 0:
 		return CheckpointLog
-	case unwritten >= db.maxResident/2:
+	case unwritten >= db.checkpointFrom():
 		return CheckpointMemory
 	case db.pressure.held > maxHeldBytes && db.pressure.held > db.sizes.FileSize/4:
 		return CheckpointSpace
 	}
 	return ""
 }
+
+// checkpointFrom returns how many bytes of pages in memory call for a checkpoint: three
+// quarters of what may be there, so that the writer can go on while it runs.
+func (db *DB) checkpointFrom() int64 { return db.maxResident / 4 * 3 }
 
 // maxHeldBytes is how much space may wait for the durable commit alone, unless the
 // store is large.
@@ -103,6 +107,7 @@ func (db *DB) makeCheckpoints() {
 			now, behind := db.at.txid, db.durable.txid < db.at.txid
 			db.mu.Unlock()
 			if !behind {
+				dropBuffers(db.psize)
 				continue
 			}
 			c.asleep.Store(false)
@@ -157,10 +162,10 @@ func (db *DB) checkpointAlone(reason CheckpointReason) error {
 	}
 	if seeded.Has(seeded.TargetTooLate) {
 		db.mu.Lock()
-		at = db.at
+		target.at = db.at
 		db.mu.Unlock()
 	}
-	db.endSync(at, time.Since(begun), err == nil)
+	db.endSync(&target, time.Since(begun), err == nil)
 	return err
 }
 
@@ -168,21 +173,24 @@ func (db *DB) checkpointAlone(reason CheckpointReason) error {
 type target struct {
 	at     syncPoint
 	meta   meta
-	places []pgno // of its pages that are in memory
+	pages  []*resident // its pages that are in memory
+	coming extent      // segment of the log that is to be made ready
 }
 
 // beginSync makes the newest commit the target, whose slot and pages stay while a sync
 // of it is under way; its txid is 0 where it is durable already.
 func (db *DB) beginSync() (c target, err error) {
+	db.placing.Lock()
+	defer db.placing.Unlock()
 	db.residents.mu.Lock() // so that the newest commit stays what it is
 	defer db.residents.mu.Unlock()
 	if c, err = db.takeTarget(); err == nil && c.at.txid != 0 {
-		c.places = db.residents.live()
+		c.pages = db.residents.unwrittenPages()
 	}
 	return c, err
 }
 
-// takeTarget is beginSync without the places.
+// takeTarget is beginSync without the pages.
 func (db *DB) takeTarget() (c target, err error) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -195,20 +203,27 @@ func (db *DB) takeTarget() (c target, err error) {
 		return c, nil
 	}
 	db.target = db.at.txid
-	return target{at: db.at, meta: db.newest}, nil
+	return target{at: db.at, meta: db.newest, coming: db.redo.coming}, nil
 }
 
 // writeTarget writes what the target has in memory, and then its meta. A failed write is
 // as bad as a failed sync: the log can't be used again, and grows without end.
 func (db *DB) writeTarget(c *target, reason CheckpointReason) error {
+	var writeOut func(e extent) error
 	var pause func(e extent, done float64) error
 	if reason != CheckpointAsked {
-		pause = func(e extent, done float64) error {
-			db.noteProgress(reason, 0.8*done)
+		writeOut = func(e extent) error {
 			return db.writeOutPiece(int64(e.start)<<db.shift, int64(e.npages)<<db.shift)
 		}
+		pause = func(e extent, done float64) error {
+			db.noteProgress(reason, 0.8*done)
+			return writeOut(e)
+		}
 	}
-	err := db.writeResidents(c.places, pause)
+	err := db.writeResidents(c.pages, c.at.txid, pause)
+	if err == nil {
+		err = db.zeroSegment(c.coming, writeOut)
+	}
 	if err == nil {
 		_, err = db.writeMetaOf(&c.meta)
 	}
@@ -216,15 +231,22 @@ func (db *DB) writeTarget(c *target, reason CheckpointReason) error {
 }
 
 // endSync ends what beginSync began.
-func (db *DB) endSync(at syncPoint, took time.Duration, ok bool) {
+func (db *DB) endSync(c *target, took time.Duration, ok bool) {
 	if ok {
-		db.noteCheckpoint(at, took)
-		db.setDurable(at)
+		db.noteCheckpoint(c.at, took)
+		db.setDurable(c.at)
 	}
+	rs := &db.residents
+	rs.mu.Lock() // so that nobody who waits for the end misses it
+	defer rs.mu.Unlock()
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	if ok && db.redo.coming == c.coming { // else that log was given up meanwhile
+		db.redo.coming = extent{}
+	}
 	db.checkpointer.stats.Progress = 0
 	db.target = 0
+	rs.fewer.Broadcast()
 }
 
 // noteCheckpoint counts a checkpoint that has made at durable.

@@ -5,7 +5,8 @@ package folio
 //
 // The order, under the writer lock:
 //  1. open buckets' records go to their cells;
-//  2. pages that no pin needs become reusable; each dirty page gets a place;
+//  2. pages that no pin needs become reusable; each dirty page gets a place, which is that
+//     of the page it was copied from where only memory has that;
 //  3. children first, each page gets its number, commit and sum, and its parent the
 //     reference to it;
 //  4. how it becomes durable is chosen: by a record in the redo log, directly by a sync
@@ -50,6 +51,7 @@ type committer struct {
 	s         *txState
 	db        *DB
 	hwm       pgno     // high-water mark, growing
+	ndirty    uint64   // pages in memory that it has places for
 	allocated []extent // all places taken, to be given back should it fail
 	singles   []extent // places for pages that are no runs
 	writes    []placement
@@ -58,14 +60,18 @@ type committer struct {
 	freelog   freelogCommit
 
 	route      route
-	settles    bool     // it ends a recovery: the log begins anew
-	adopted    []extent // runs of replayed records, which stay where they are
-	runs       []extent // runs that its record names
+	settles    bool      // it ends a recovery: the log begins anew
+	replayed   *foundLog // what it does again: it is a recovery's
+	runs       []extent  // runs that its record names
 	recordAt   logPlace
 	freedLog   []freedExtent // segments that it gives up
-	newSegment extent        // added to the log, to be filled with zeros
+	newSegment extent        // added to the log; where it is logged, a checkpoint makes it ready
 	wrote      bool          // its record, or a part of it, may be in the log
-	oldest     txid          // commit that can still be read, or is to be synced
+	ahead      chan struct{} // closed when the record is synced, if that was begun ahead
+	pins       []txid        // commits that can still be read, or are to be synced
+	oldestRead txid          // of the former
+	inPlace    []pgno        // places of pages in memory that its own take
+	freed      []freedExtent // what it lets go of
 	kept       bool          // its pages stay in memory, and it writes no meta
 }
 
@@ -73,9 +79,10 @@ type committer struct {
 type route uint8
 
 const (
-	routeNone   route = iota // not by itself
-	routeDirect              // everything is synced
-	routeLogged              // its record is
+	routeNone    route = iota // not by itself
+	routeDirect               // everything is synced
+	routeLogged               // its record is
+	routeResumed              // its records are in the log and synced: it is what was replayed of them
 )
 
 // commit makes the transaction durable as the mode has it, and ends it.
@@ -108,6 +115,7 @@ func (tx *Tx) commitAs(async bool) (t txid, err error) {
 	if tx.member {
 		s.mergeNested()
 	}
+	s.w.recycle()
 	var hooks []func() // that wait for no sync
 	if !sync && !async {
 		hooks, s.hooks = s.hooks, nil
@@ -199,11 +207,44 @@ func (s *txState) commit(sync bool) error {
 		return err
 	}
 	c := &committer{s: s, db: s.db, hwm: s.pg.npages}
-	if err := c.write(sync); err != nil {
-		c.undo()
+	return c.run(sync, c.write)
+}
+
+// run makes the commit the newest, which write brings to the file, and syncs and publishes
+// it as told.
+func (c *committer) run(sync bool, write func(sync bool) error) error {
+	at, err := c.place(sync, write)
+	if err != nil {
 		return err
 	}
-	return c.finish(sync)
+	return c.finish(at, sync)
+}
+
+// place makes the commit the newest. No checkpoint takes its target meanwhile.
+func (c *committer) place(sync bool, write func(sync bool) error) (at syncPoint, err error) {
+	c.awaitRoom()
+	c.db.placing.Lock()
+	defer c.db.placing.Unlock()
+	c.writes = c.db.placements
+	defer c.reuseWrites()
+	c.release()
+	if err := write(sync); err != nil {
+		err = c.wipeAhead(err)
+		c.undo()
+		return at, err
+	}
+	c.settle()
+	return c.becomeNewest(), nil
+}
+
+// reuseWrites leaves the list of the pages to the next commit, but not the pages.
+func (c *committer) reuseWrites() {
+	const keep = 64 << 10
+	c.db.placements = nil
+	if cap(c.writes) <= keep {
+		clear(c.writes)
+		c.db.placements = c.writes[:0]
+	}
 }
 
 // isUnchanged reports whether there is nothing to commit.
@@ -215,11 +256,12 @@ func (s *txState) isUnchanged() bool {
 // write brings all pages and the meta to the file. Where it fails, undo follows.
 func (c *committer) write(sync bool) error {
 	s, db := c.s, c.db
-	c.release()
 	s.w.unspill()
 	// Where most of the store is free, new pages go to its start, so that its end can be
 	// given back. Half is what a checkpoint frees of a store that is changed all over.
-	db.free.lowFirst = db.free.freePages() > uint64(c.hwm)/3*2
+	// The log, which may well be most of a small store, counts for neither.
+	content := uint64(c.hwm) - uint64(db.redo.nbytes(db.psize))>>db.shift
+	db.free.lowFirst = db.free.freePages() > content/3*2
 	if err := c.reserveWithRoom(); err != nil {
 		return err
 	}
@@ -228,12 +270,23 @@ func (c *committer) write(sync bool) error {
 	c.meta.durable = db.durableTxid()
 	c.meta.root = s.root.rec
 	c.meta.nextTree = s.w.nextTree
+	if c.replayed == nil || c.settles {
+		c.cutTail()
+	}
+	whole := len(s.redo.runs) == 0 // the record waits for no sums
+	if whole {
+		c.chooseRoute(sync)
+		if err := c.syncAhead(sync); err != nil {
+			return err
+		}
+	}
 	if n := c.meta.root.root.pgno; n&virtual != 0 {
 		r, flags := c.resolve(n)
 		c.meta.root.root = ref{r.pgno, r.sum, countField(s.root.rec.root.pairs(), flags)}
 	}
-	c.cutTail()
-	c.chooseRoute(sync)
+	if !whole {
+		c.chooseRoute(sync)
+	}
 	if err := c.planFreelog(); err != nil {
 		return err
 	}
@@ -254,7 +307,7 @@ func (c *committer) writeOut(sync bool) error {
 		}
 		return c.wipe(-1, c.writeRecord())
 	}
-	if err := db.flushResidents(); err != nil {
+	if err := db.flushResidents(c.inPlace); err != nil {
 		return err
 	}
 	if seeded.Has(seeded.MetaFirst) {
@@ -264,7 +317,7 @@ func (c *committer) writeOut(sync bool) error {
 	if err := c.writePages(c.writes); err != nil {
 		return err
 	}
-	if err := c.zeroSegment(); err != nil {
+	if err := errors.Join(db.zeroSegment(c.newSegment, nil), db.zeroComing()); err != nil {
 		return err
 	}
 	if sync && db.opts.TwoPhase && len(c.writes) > 0 && !seeded.Has(seeded.OnePhase) {
@@ -295,26 +348,22 @@ func (c *committer) namedRuns() (named []placement) {
 			left = append(left, w)
 		}
 	}
+	clear(c.writes[len(left):])
 	c.writes = left
 	return named
 }
 
-// pins returns, ascending, every commit whose pages must stay: those being read, all
-// from the published one to the newest, the durable one, and a sync's target.
-func (db *DB) pins() []txid {
+// pins returns, ascending, every commit whose pages must stay: those that are or can be
+// read, the durable one, and a sync's target; and the oldest of those to be read.
+func (db *DB) pins() (pins []txid, oldestRead txid) {
 	if seeded.Has(seeded.NothingPinned) {
-		return []txid{db.newest.txid}
+		return []txid{db.newest.txid}, db.newest.txid
 	}
 	db.mu.Lock()
-	pins := []txid{db.durable.txid, db.newest.txid}
-	if seeded.Has(seeded.DurableUnpinned) {
-		pins = pins[1:]
-	}
-	if db.target != 0 && !seeded.Has(seeded.TargetUnpinned) {
-		pins = append(pins, db.target)
-	}
+	durable, target := db.durable.txid, db.target
 	published, place := db.table.Published(), db.at.place
 	db.mu.Unlock()
+	pins = append(pins, db.newest.txid)
 	for at := published; at < place; at++ {
 		pins = append(pins, txid(db.table.TxidAt(at)))
 	}
@@ -323,8 +372,15 @@ func (db *DB) pins() []txid {
 			pins = append(pins, txid(r.Txid))
 		}
 	}
+	oldestRead = slices.Min(pins)
+	if !seeded.Has(seeded.DurableUnpinned) {
+		pins = append(pins, durable)
+	}
+	if target != 0 && !seeded.Has(seeded.TargetUnpinned) {
+		pins = append(pins, target)
+	}
 	slices.Sort(pins)
-	return slices.Compact(pins)
+	return slices.Compact(pins), oldestRead
 }
 
 // npages returns how many pages the commit has to write.
@@ -335,23 +391,12 @@ func (c *committer) npages() (n uint64) {
 	return n
 }
 
-// oldestReadable returns the oldest pin but the durable commit, of which all is in the file.
-func oldestReadable(pins []txid, durable txid) txid {
-	for _, t := range pins {
-		if t != durable {
-			return t
-		}
-	}
-	return durable
-}
-
 // --- places
 
 // release makes pages reusable that no pin needs.
 func (c *committer) release() {
-	pins := c.db.pins()
-	c.db.free.release(pins)
-	c.oldest = oldestReadable(pins, c.db.durableTxid())
+	c.pins, c.oldestRead = c.db.pins()
+	c.db.free.release(c.pins)
 }
 
 // reserveWithRoom is reserve, and makes sure that the file has room for it. Where it has
@@ -365,10 +410,13 @@ func (c *committer) reserveWithRoom() error {
 	if err == nil {
 		return nil
 	}
-	if err := db.makeRoom(err); err != nil {
+	c.unreserve()
+	db.placing.Unlock()
+	err = db.makeRoom(err)
+	db.placing.Lock()
+	if err != nil {
 		return err
 	}
-	c.unreserve()
 	c.hwm = hwm
 	c.release()
 	if err := c.reserve(); err != nil {
@@ -403,7 +451,8 @@ func (c *committer) unreserve() {
 		}
 	}
 	c.giveBack(c.allocated[nspilled:], pgno(c.db.newest.npages))
-	c.allocated, c.singles = nil, nil
+	c.allocated = c.allocated[:nspilled]
+	c.singles, c.inPlace = nil, nil
 }
 
 // giveBack makes places reusable again, those below end.
@@ -417,21 +466,57 @@ func (c *committer) giveBack(places []extent, end pgno) {
 
 // reserve finds places for all dirty pages that have none: one run if there is one.
 func (c *committer) reserve() error {
+	c.allocated, c.freed = nil, slices.Clone(c.s.w.freed)
+	c.changeInPlace()
 	total, nruns := uint64(0), 0
 	for i := range c.s.w.pages {
 		d := &c.s.w.pages[i]
-		if d.place != 0 {
+		if d.place != 0 && d.buf == nil {
 			c.allocated = append(c.allocated, extent{d.place, uint64(d.npages)})
-		} else if d.buf != nil {
+		} else if d.buf != nil && d.place == 0 {
 			total += uint64(d.npages)
 			nruns += d.npages - 1
 		}
 	}
+	c.ndirty = total + uint64(len(c.inPlace))
 	if nruns == 0 {
 		c.singles = c.take(total)
 		return nil
 	}
 	return c.reserveRuns(total)
+}
+
+// changeInPlace has dirty pages take the places of those that they are copies of, where
+// nothing but memory and the log has these: neither the durable commit nor a target that a
+// checkpoint is about to write shows them. Placing keeps it from taking another meanwhile.
+// So a place is allocated, freed and written once, however often its page is changed
+// between two checkpoints. Where the file is to shrink, pages move to its start.
+func (c *committer) changeInPlace() {
+	db, rs := c.db, &c.db.residents
+	if db.free.lowFirst {
+		return
+	}
+	db.mu.Lock()
+	limit := max(db.durable.txid, db.target)
+	if seeded.Has(seeded.TargetChanged) {
+		limit = db.durable.txid
+	}
+	db.mu.Unlock()
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for i := range c.s.w.pages {
+		d := &c.s.w.pages[i]
+		if d.freed == 0 || d.buf == nil {
+			continue
+		}
+		from := &c.freed[d.freed-1]
+		if r := rs.live(from.start); r != nil && r.made > limit {
+			d.place = from.start
+			c.inPlace = append(c.inPlace, d.place)
+			from.npages = 0
+		}
+	}
+	c.freed = slices.DeleteFunc(c.freed, func(f freedExtent) bool { return f.npages == 0 })
 }
 
 // reserveRuns places runs, which need consecutive pages, and then the rest.
@@ -627,7 +712,7 @@ func (c *committer) cutTail() {
 func (c *committer) planFreelog() error {
 	free := c.db.free
 	c.takeAdopted()
-	durable, freed := c.meta.durable, slices.Concat(c.s.w.freed, c.freedLog)
+	durable, freed := c.meta.durable, slices.Concat(c.freed, c.freedLog)
 	if seeded.Has(seeded.RecordsDroppedEarly) {
 		durable = c.s.id
 	}
@@ -656,17 +741,19 @@ func (c *committer) planFreelog() error {
 }
 
 // takeAdopted takes the runs of replayed records for the store's. One that a later
-// record let go of is free again, but not written by this commit: should a crash undo
-// it, the records are replayed once more.
+// record let go of is free again, but not before this commit is durable: should a crash
+// undo it, the records are replayed once more.
 func (c *committer) takeAdopted() {
-	w := &c.s.w
-	for _, e := range c.adopted {
-		n := len(w.freed)
-		w.freed = slices.DeleteFunc(w.freed, func(f freedExtent) bool { return f.extent == e })
-		if len(w.freed) < n {
-			c.db.free.giveBack(e)
-		} else {
+	if c.replayed == nil {
+		return
+	}
+	for _, e := range c.replayed.runs {
+		n := len(c.freed)
+		c.freed = slices.DeleteFunc(c.freed, func(f freedExtent) bool { return f.extent == e })
+		if len(c.freed) == n {
 			c.allocated = append(c.allocated, e)
+		} else {
+			c.db.free.holdBack(e, c.s.id)
 		}
 	}
 }
@@ -741,7 +828,6 @@ func (c *committer) writePages(w []placement) error {
 			bufs = append(bufs, w[i].p)
 			next += pgno(len(w[i].p) >> c.db.shift)
 		}
-		c.db.dropResidents(first, next)
 		fm.forget(first, next)
 		if err := c.db.file.Pwritev(bufs, int64(first)<<c.db.shift); err != nil {
 			return fmt.Errorf("write pages %d to %d: %w", first, next-1, err)
@@ -780,7 +866,7 @@ func (db *DB) writeMetaOf(m *meta) (slot int, err error) {
 // record and no meta.
 func (c *committer) wipe(slot int, err error) error {
 	db := c.db
-	if err == nil || isNoRoom(err) || slot < 0 && !c.wrote || seeded.Has(seeded.FailedMetaStays) {
+	if err == nil || isNoRoom(err) && c.ahead == nil || slot < 0 && !c.wrote || seeded.Has(seeded.FailedMetaStays) {
 		return err
 	}
 	zero := getBuffer(db.psize)
@@ -788,7 +874,7 @@ func (c *committer) wipe(slot int, err error) error {
 	clear(zero)
 	var zerr error
 	if c.wrote && !seeded.Has(seeded.FailedRecordStays) {
-		zerr = db.file.Pwritev([][]byte{zero[:logBlock]}, c.meta.log.offset(c.recordAt, db.psize))
+		zerr = db.file.Pwritev([][]byte{zero[:logSector]}, c.meta.log.offset(c.recordAt, db.psize))
 	}
 	if slot >= 0 {
 		zerr = errors.Join(zerr, db.file.Pwritev([][]byte{zero}, int64(slot)<<db.shift))
@@ -833,10 +919,10 @@ func (db *DB) takeSlot(t txid) (slot int, ok bool) {
 	return best, true
 }
 
-// finish makes the written commit the newest, syncs as told, and publishes it.
-func (c *committer) finish(sync bool) error {
+// settle makes the written commit's places and log the store's.
+func (c *committer) settle() {
 	db := c.db
-	// Places are the store's now, not the transaction's to give back.
+	// Places are not the transaction's to give back.
 	for i := range c.s.w.pages {
 		c.s.w.pages[i].place = 0
 	}
@@ -846,7 +932,11 @@ func (c *committer) finish(sync bool) error {
 		db.stats.logged.Add(1)
 	}
 	c.applyLog()
-	at := c.becomeNewest()
+}
+
+// finish syncs the newest commit, as told, and publishes it.
+func (c *committer) finish(at syncPoint, sync bool) error {
+	db := c.db
 	db.noteSizes()
 	if seeded.Has(seeded.PublishedEarly) {
 		db.publish(at.place)
@@ -856,6 +946,10 @@ func (c *committer) finish(sync bool) error {
 	case c.route == routeLogged && db.mustSync():
 		err = db.syncLog()
 	case c.route == routeLogged: // who wants it durable syncs the log, without the writer lock
+	case c.route == routeResumed && seeded.Has(seeded.ReplayDurable):
+		db.setDurable(at)
+	case c.route == routeResumed:
+		db.noteSecured(at)
 	case c.settles && seeded.Has(seeded.ReplayUnsynced):
 		db.setDurable(at)
 	case sync || db.mustSync():
@@ -884,14 +978,20 @@ func (c *committer) becomeNewest() syncPoint {
 	at.txid = c.meta.txid
 	at.place++
 	at.work.npages += c.npages()
-	if c.route == routeLogged {
-		at.work.nbytes += uint64(logBlocks(len(c.s.redo.record))) * logBlock
-		at.work.nops += uint64(c.s.redo.nops + len(c.s.w.freed))
-	}
+	at.work.add(c.logWork())
 	db.newest, db.at = c.meta, at
-	if c.route == routeLogged {
+	switch c.route {
+	case routeLogged:
 		db.tip = at
 		db.noteUnsynced(c)
+		if c.newSegment.npages > 0 {
+			db.redo.coming = c.newSegment
+		}
+	case routeResumed:
+		db.tip = at
+	}
+	if len(c.meta.log.segments) == 0 {
+		db.redo.coming = extent{}
 	}
 	db.mu.Unlock()
 	db.table.Put(at.place, c.meta.commit())
@@ -934,9 +1034,18 @@ type work struct {
 	npages uint64 // pages written
 }
 
+func (w *work) add(o work) {
+	w.nbytes += o.nbytes
+	w.nops += o.nops
+	w.npages += o.npages
+}
+
 func (w work) minus(o work) work {
 	return work{w.nbytes - o.nbytes, w.nops - o.nops, w.npages - o.npages}
 }
+
+// sinceDurable returns what commits have done since the durable one; mu is held.
+func (db *DB) sinceDurable() work { return db.at.work.minus(db.durable.work) }
 
 // mustSync reports whether a commit that need not be synced is synced all the same:
 // too many commits are unpublished, or too much space waits only for the durable one
@@ -1026,6 +1135,13 @@ func (db *DB) setDurable(at syncPoint) {
 	if at.txid > db.durable.txid || seeded.Has(seeded.DurableSteps) {
 		db.durable = at
 	}
+	db.setSecured(at)
+}
+
+// noteSecured is setSecured for who does not hold mu.
+func (db *DB) noteSecured(at syncPoint) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
 	db.setSecured(at)
 }
 
@@ -1165,16 +1281,13 @@ func (db *DB) commitEmpty(settles bool) error {
 	c := &committer{s: s, db: db, hwm: s.pg.npages, settles: settles}
 	c.meta = db.newest
 	c.meta.txid, c.meta.clean, c.meta.durable = s.id, true, db.newest.txid
-	c.chooseRoute(true)
-	err = c.planFreelog()
-	if err == nil {
-		err = c.writeOut(true)
-	}
-	if err != nil {
-		c.undo()
-		return err
-	}
-	return c.finish(true)
+	return c.run(true, func(sync bool) error {
+		c.chooseRoute(sync)
+		if err := c.planFreelog(); err != nil {
+			return err
+		}
+		return c.writeOut(sync)
+	})
 }
 
 // --- spilling
@@ -1190,7 +1303,8 @@ func (s *txState) place(n uint64) (pgno, error) {
 		if err := db.makeRoom(err); err != nil {
 			return 0, err
 		}
-		db.free.release(db.pins())
+		pins, _ := db.pins()
+		db.free.release(pins)
 		p, ok := db.free.allocateRun(n, 0)
 		if !ok {
 			return 0, err
@@ -1212,7 +1326,6 @@ func (s *txState) spill(p page, npages int) (pgno, uint64, error) {
 	}
 	s.db.burned, s.spilled = max(s.db.burned, s.id), true
 	sum := p.seal(n, s.id)
-	s.db.dropResidents(n, n+pgno(npages))
 	s.db.fm.Load().forget(n, n+pgno(npages))
 	if err := s.db.file.Pwritev([][]byte{p}, int64(n)<<s.db.shift); err != nil {
 		s.unspill(extent{n, uint64(npages)})

@@ -282,7 +282,7 @@ var HostileCases = []HostileCase{
 		return s.lieInField(r, uint64(s.slot), append([]field{
 			{offVersion, 4}, {offPageSize, 4}, {offFeatures, 8}, {offDurable, 8}, {offNPages, 8},
 			{offRoot, 8}, {offRoot + 8, 8}, {offRoot + 16, 8}, {offRoot + 24, 8}, {offRoot + 32, 8}, {offRoot + 40, 1}, {offRoot + 41, 1},
-			{offNextTree, 8}, {offLogSeg, 4}, {offLogBlock, 4}, {offLogSum, 8}, {offLogSalt, 8}, {offLogSegs, 8}, {offLogSegs + 8, 4}, {offLogSegs + 12, 8},
+			{offNextTree, 8}, {offLogSeg, 4}, {offLogSect, 4}, {offLogSum, 8}, {offLogSalt, 8}, {offLogSegs, 8}, {offLogSegs + 8, 4}, {offLogSegs + 12, 8},
 			{offFreeHead, 8}, {offFreeSum, 8}, {offFreeOld, 8}, {offFreeFrom, 8}, {offFreeLen, 4}, {offTailLen, 4},
 		}, headerFields...))
 	}},

@@ -1342,8 +1342,8 @@ func TestForeignFiles(t *testing.T) {
 	t.Run("other versions", func(t *testing.T) {
 		whole := bases(t)[0]
 		for _, change := range []func(p []byte){
-			func(p []byte) { le.PutUint32(p[64:], 1) },
-			func(p []byte) { le.PutUint32(p[64:], 3) },
+			func(p []byte) { le.PutUint32(p[64:], 2) },
+			func(p []byte) { le.PutUint32(p[64:], 4) },
 			func(p []byte) { le.PutUint32(p[64:], 0) },
 			func(p []byte) { le.PutUint64(p[72:], 1<<40) },
 		} {

@@ -110,34 +110,40 @@ type DB struct {
 	readTx sync.Pool // *txState
 	fm     atomic.Pointer[fileMap]
 
-	writer   chan struct{} // holds one token while a write transaction is open
-	writeTx  *txState      // the writer's state, used again and again
-	free     *freelist
-	redo     redoLog
-	logs     bool  // commits may be logged
-	unlogged txid  // the newest commit that has no record
-	grown    txid  // no commit below it has changed the size of the file since
-	burned   txid  // the largest txid that must not be used again
-	nbytes   int64 // size of the file
+	writer     chan struct{} // holds one token while a write transaction is open
+	writeTx    *txState      // the writer's state, used again and again
+	placements []placement   // room for a commit's
+	free       *freelist
+	redo       redoLog
+	logs       bool  // commits may be logged
+	unlogged   txid  // the newest commit that has no record
+	grown      txid  // no commit below it has changed the size of the file since
+	burned     txid  // the largest txid that must not be used again
+	nbytes     int64 // size of the file
 
-	residents   residents // pages that are committed and not in the file
-	maxResident int64     // bytes of them
+	residents   residents  // pages that are committed and not in the file
+	placing     sync.Mutex // from where a commit places its pages until it is the newest
+	maxResident int64      // bytes of them
 
-	usualLength time.Duration // of a write transaction
-	nwaiting    atomic.Int32  // write transactions that wait for the writer lock
+	nwaiting atomic.Int32 // write transactions that wait for the writer lock
 
 	mu          sync.Mutex
 	group       *group        // that takes members, or nil
 	nsyncing    int           // commits that are being synced
 	gathering   bool          // the group waits for a moment before it is sealed
 	lastMembers int           // of the last commit that was synced
-	syncTime    time.Duration // that a commit usually takes to sync
+	nsealed     int           // transactions in the commits that are being synced
+	ncommitters float64       // transactions that usually commit at the same time
+	usualLength time.Duration // of a write transaction
+	syncTime    time.Duration // that a sync of the log usually takes
+	sealTime    time.Duration // that a commit usually takes before its sync
 	newest      meta
 	at          syncPoint // the newest commit
 	durable     syncPoint // D: the last one whose pages are on the disk, with all before it
 	secured     txid      // the last one that a crash can't take back
 	tip         syncPoint // the last one that is logged
 	unsynced    []logSpan // what has to be synced before tip is secured
+	syncedAhead txid      // what belongs to it and to commits before it is synced
 	target      txid      // C, 0 while no sync is in progress
 	slots       [numMetas]txid
 	waiters     []hook // OnCommit functions of commits that are not yet durable
@@ -197,6 +203,7 @@ func Open(path string, mode os.FileMode, opts *Options) (*DB, error) {
 
 func open(path string, mode os.FileMode, opts *Options, reserve int64) (*DB, error) {
 	db := &DB{path: path, reserve: reserve, maxResident: maxResident, writer: make(chan struct{}, 1), closing: make(chan struct{})}
+	db.residents.fewer.L = &db.residents.mu
 	if opts != nil {
 		db.opts = *opts
 	}
@@ -425,12 +432,12 @@ func (db *DB) start(r *recovered) (err error) {
 	return db.settle(r)
 }
 
-// settle ends a recovery, where there was something to recover: what was replayed, and
-// a new salt for the log, become a commit that is newer than all that was there; it is
-// synced, and only then the metas that were passed over are wiped.
+// settle ends a recovery. Where something was passed over, a meta or a record, what was
+// replayed, and a new salt for the log, become a commit that is newer than all that was
+// there; it is synced, and only then the metas that were passed over are wiped.
 func (db *DB) settle(r *recovered) error {
-	stays := len(r.base.log.segments) == 0 || r.base.clean // no record may be left behind in the log
-	if len(r.log.records) == 0 && stays && (len(r.rejected) == 0 || seeded.Has(seeded.RejectedStay)) {
+	whole := (len(r.rejected) == 0 || seeded.Has(seeded.RejectedStay)) && (!r.log.cut || seeded.Has(seeded.CutIgnored))
+	if whole && len(r.log.records) == 0 {
 		return nil
 	}
 	if db.opts.ReadOnly && !db.file.IsPrivate() {
@@ -439,10 +446,13 @@ func (db *DB) settle(r *recovered) error {
 	}
 	limit := db.opts.MaxSize
 	db.opts.MaxSize = 0 // recovery may need more
-	err := db.commitRecovery(r)
+	resumed, err := db.commitRecovery(r, whole && db.logs)
 	db.opts.MaxSize = limit
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)
+	}
+	if resumed {
+		return nil
 	}
 	zero := make([]byte, db.psize)
 	for _, slot := range r.rejected {
@@ -459,17 +469,18 @@ func (db *DB) settle(r *recovered) error {
 	return db.fileSync()
 }
 
-// commitRecovery writes the commit that a recovery ends with.
-func (db *DB) commitRecovery(r *recovered) error {
+// commitRecovery makes the commit that a recovery ends with. Where it may, and does, leave
+// the log as it is, resumed is true.
+func (db *DB) commitRecovery(r *recovered, resumes bool) (resumed bool, err error) {
 	if len(r.log.records) == 0 {
-		return db.commitEmpty(true)
+		return false, db.commitEmpty(true)
 	}
 	begun := time.Now()
-	if err := db.replay(&r.log); err != nil {
-		return err
+	if resumed, err = db.replay(&r.log, resumes); err != nil {
+		return false, err
 	}
-	db.log.Info("recovered from the redo log", "path", db.path, "records", len(r.log.records), "changes", r.log.nops, "seconds", time.Since(begun).Seconds())
-	return nil
+	db.log.Info("recovered from the redo log", "path", db.path, "records", len(r.log.records), "changes", r.log.work.nops, "seconds", time.Since(begun).Seconds())
+	return resumed, nil
 }
 
 // commit returns what readers need to know of m.
@@ -765,6 +776,7 @@ func (db *DB) CloseContext(ctx context.Context) error {
 	db.runHooks()
 	db.unmapAll()
 	db.fm.Store(nil)
+	dropBuffers(db.psize)
 	if cerr := db.closeFiles(); err == nil {
 		err = cerr
 	}

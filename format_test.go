@@ -133,8 +133,8 @@ func TestFormatTables(t *testing.T) {
 		},
 		{
 			"meta page",
-			[]string{"magic", "version", "page size", "features", "uuid", "durable", "npages", "root", "next tree", "log segment", "log block", "log sum", "log salt", "log segments", "free head", "free sum", "free oldest", "free start", "chain length", "tail length", "tail"},
-			[]int{offMagic, offVersion, offPageSize, offFeatures, offUUID, offDurable, offNPages, offRoot, offNextTree, offLogSeg, offLogBlock, offLogSum, offLogSalt, offLogSegs, offFreeHead, offFreeSum, offFreeOld, offFreeFrom, offFreeLen, offTailLen, offTail},
+			[]string{"magic", "version", "page size", "features", "uuid", "durable", "npages", "root", "next tree", "log segment", "log sector", "log sum", "log salt", "log segments", "free head", "free sum", "free oldest", "free start", "chain length", "tail length", "tail"},
+			[]int{offMagic, offVersion, offPageSize, offFeatures, offUUID, offDurable, offNPages, offRoot, offNextTree, offLogSeg, offLogSect, offLogSum, offLogSalt, offLogSegs, offFreeHead, offFreeSum, offFreeOld, offFreeFrom, offFreeLen, offTailLen, offTail},
 			offTail,
 		},
 		{
@@ -272,9 +272,9 @@ func TestFormatLeafBytes(t *testing.T) {
 	p.init(kindLeaf, 0, 7)
 	var run [runRefSize]byte
 	putRunRef(run[:], runRef{pgno: 5, sum: 6, txid: 7, npages: 1, keyLen: 600, valueLen: 9})
-	p.insertLeafSlot(0, 0, []byte("pre-a"), []byte("one"), 5)
-	p.insertLeafSlot(1, 0, []byte("pre-bcdefg"), nil, 10)
-	p.insertLeafSlot(2, cellLarge, bytes.Repeat([]byte("pre-z"), 10), run[:], 600)
+	p.insertLeafSlot(0, 0, []byte("pre-a"), []byte("one"), 5, false)
+	p.insertLeafSlot(1, 0, []byte("pre-bcdefg"), nil, 10, false)
+	p.insertLeafSlot(2, cellLarge, bytes.Repeat([]byte("pre-z"), 10), run[:], 600, false)
 	sum := p.seal(9, 11)
 
 	le := binary.LittleEndian
@@ -348,7 +348,7 @@ func TestFormatNewStoreBytes(t *testing.T) {
 		require.EqualValues(t, 424+6, le.Uint32(b[40:]))
 		require.EqualValues(t, psize, le.Uint32(b[44:]))
 		require.Equal(t, "FOLIO\r\n\x1a", string(b[56:64]))
-		require.EqualValues(t, 2, le.Uint32(b[64:]))
+		require.EqualValues(t, 3, le.Uint32(b[64:]))
 		require.EqualValues(t, psize, le.Uint32(b[68:]))
 		require.EqualValues(t, 0, le.Uint64(b[72:]))
 		require.False(t, isZero(b[80:96]), "uuid")
@@ -363,7 +363,7 @@ func TestFormatNewStoreBytes(t *testing.T) {
 
 // TestFormatReservedBytes: what is reserved is refused when it is not zero.
 func TestFormatReservedBytes(t *testing.T) {
-	for _, off := range []int{offLogSeg, offLogBlock, offLogSegs, offLogSegs + logSegmentSize, offLogSum + 3, offLogSalt + 7, offRoot + 41, offRoot + 47, offTail + 6, minPageSize - 1} {
+	for _, off := range []int{offLogSeg, offLogSect, offLogSegs, offLogSegs + logSegmentSize, offLogSum + 3, offLogSalt + 7, offRoot + 41, offRoot + 47, offTail + 6, minPageSize - 1} {
 		p := page(newStore(minPageSize)[:minPageSize])
 		p[off] = 1
 		p.seal(0, 1)
@@ -474,7 +474,7 @@ func (r *docReader) metas() (all [][]byte) {
 			}
 			p := r.file[slot*psize : (slot+1)*psize]
 			if string(p[magicAt:magicAt+magicSize]) != "FOLIO\r\n\x1a" ||
-				r.u("meta page", "version", p) != 2 || r.u("meta page", "page size", p) != uint64(psize) ||
+				r.u("meta page", "version", p) != 3 || r.u("meta page", "page size", p) != uint64(psize) ||
 				r.u("page header", "sum", p) != xxhash.Sum64(p[8:]) {
 				continue
 			}
@@ -813,12 +813,11 @@ func TestFormatReaderOfTheDocument(t *testing.T) {
 			db, nrecords := open(), 0
 			compare := func() {
 				t.Helper()
-				file, err := os.ReadFile(path)
-				require.NoError(t, err)
+				file, durable := fileNow(t, db)
 				r := &docReader{t: t, doc: doc, file: file}
 				got := (*docBucket)(nil)
 				for _, m := range r.metas() { // the durable commit, and the log after it
-					if r.u("page header", "txid", m) == uint64(db.durableTxid()) {
+					if r.u("page header", "txid", m) == uint64(durable) {
 						got = r.read(m)
 						nrecords += r.replayLog(m, got, seen)
 					}
@@ -914,29 +913,29 @@ func (r *docReader) segments(m []byte) (all [][2]uint64) {
 // seen counts the kinds of changes.
 func (r *docReader) replayLog(m []byte, root *docBucket, seen map[byte]int) (nrecords int) {
 	segments := r.segments(m)
-	at, block := int(r.u("meta page", "log segment", m)), r.u("meta page", "log block", m)
+	at, sector := int(r.u("meta page", "log segment", m)), r.u("meta page", "log sector", m)
 	sum, reached := r.u("meta page", "log sum", m), r.u("page header", "txid", m)
 	for {
 		var rec []byte
 		for i := 0; i <= len(segments) && rec == nil && len(segments) > 0; i++ {
 			if i > 0 {
-				at, block = (at+1)%len(segments), 0
+				at, sector = (at+1)%len(segments), 0
 			}
-			rec = r.record(m, segments[at], block, sum, reached)
+			rec = r.record(m, segments[at], sector, sum, reached)
 		}
 		if rec == nil {
 			return nrecords
 		}
 		r.applyRecord(rec, root, seen)
 		sum, reached = r.u("redo record", "sum", rec), r.u("redo record", "txid", rec)
-		block += uint64(len(rec)+4095) / 4096
+		sector += uint64(len(rec)+511) / 512
 		nrecords++
 	}
 }
 
-// record returns the record at a block of a segment, if it counts.
-func (r *docReader) record(m []byte, segment [2]uint64, block, sum, reached uint64) []byte {
-	b := r.file[segment[0]*uint64(r.psize):][:segment[1]*uint64(r.psize)][block*4096:]
+// record returns the record at a sector of a segment, if it counts.
+func (r *docReader) record(m []byte, segment [2]uint64, sector, sum, reached uint64) []byte {
+	b := r.file[segment[0]*uint64(r.psize):][:segment[1]*uint64(r.psize)][sector*512:]
 	if len(b) == 0 || r.u("redo record", "salt", b) != r.u("meta page", "log salt", m) {
 		return nil
 	}
@@ -945,7 +944,7 @@ func (r *docReader) record(m []byte, segment [2]uint64, block, sum, reached uint
 		r.u("redo record", "prev", b) != sum || r.u("redo record", "base", b) != reached {
 		return nil
 	}
-	require.True(r.t, isZero(b[n:(n+4095)/4096*4096]), "the rest of a record's last block")
+	require.True(r.t, isZero(b[n:(n+511)/512*512]), "the rest of a record's last sector")
 	return b[:n]
 }
 

@@ -445,6 +445,16 @@ func (f *freelist) reserve(e extent) bool {
 	return true
 }
 
+// holdBack has e, which was reserved, wait as if commit t, which is about to be planned,
+// had let go of it. The freelog has it as free: once t is loaded from the file it is.
+func (f *freelist) holdBack(e extent, t txid) {
+	if pin, blocked := f.blocker(0, t); blocked && !seeded.Has(seeded.ReplayedRunsUnpinned) {
+		f.addWaiting(e, 0, t, pin)
+	} else {
+		f.giveBack(e)
+	}
+}
+
 func (f *freelist) addWaiting(e extent, a, t, pin txid) {
 	if e.npages == 0 {
 		return
@@ -478,12 +488,15 @@ func (f *freelist) hold(pin txid, e extent) {
 }
 
 // blocker returns the largest pin in [a, t).
-func (f *freelist) blocker(a, t txid) (txid, bool) {
-	i, _ := slices.BinarySearch(f.pins, t)
-	if i == 0 || f.pins[i-1] < a {
+func (f *freelist) blocker(a, t txid) (txid, bool) { return largestPin(f.pins, a, t) }
+
+// largestPin returns the largest of pins, which ascend, in [a, t).
+func largestPin(pins []txid, a, t txid) (txid, bool) {
+	i, _ := slices.BinarySearch(pins, t)
+	if i == 0 || pins[i-1] < a {
 		return 0, false
 	}
-	return f.pins[i-1], true
+	return pins[i-1], true
 }
 
 // release takes the pins that exist now, ascending: readers, every commit from the
@@ -1069,7 +1082,7 @@ func (f *freelist) checkAllocated(r *freelogRecord) {
 
 // checkGrown panics where the file grew by pages that are neither allocated nor free.
 func (f *freelist) checkGrown(t txid, from, to pgno) {
-	if from < to && f.free.runLen(from, uint64(to-from)) < uint64(to-from) {
+	if from < to && !f.covered(extent{from, uint64(to - from)}) {
 		panic(fmt.Sprintf("folio: commit %d loses pages between %d and %d", t, from, to))
 	}
 }
@@ -1426,21 +1439,43 @@ type freelogReader struct {
 	newest txid
 	limit  pgno // the store's page count: pages above are gone in the end, and not tracked
 
+	nothingWaits bool // what waits is reusable: nothing but the newest commit is a pin
+	since        txid // records of commits above it are kept
+
 	known  pgno   // everything below is known
 	began  bool   // an entry was read
 	txid   txid   // of the last entry
 	npages uint64 // high-water mark after it
+
+	// Room for what an entry lists: there may be hundreds of thousands of extents in all.
+	freed     []freedExtent
+	allocated []extent
+	items     []waitingExtent
 }
 
 // loadFreelist reads the freelog of the meta in page metaPage, of a store of npages
 // pages whose newest commit it is. read returns a freelog page whose sum it has
 // checked. All that waits is unfiled: release comes next.
 func loadFreelist(st freelogState, metaPage pgno, npages uint64, newest txid, psize int, read func(n pgno, sum uint64) (page, error)) (*freelist, error) {
+	r := freelogReader{}
+	return r.load(st, metaPage, npages, newest, psize, read)
+}
+
+// loadReusable is loadFreelist for who is alone with the store: no pin but the newest
+// commit keeps anything from being reused, so nothing waits. Of the records only those of
+// commits above since are kept. It takes a fraction of the memory.
+func loadReusable(st freelogState, metaPage pgno, npages uint64, newest, since txid, psize int, read func(n pgno, sum uint64) (page, error)) (*freelist, error) {
+	r := freelogReader{nothingWaits: true, since: since}
+	return r.load(st, metaPage, npages, newest, psize, read)
+}
+
+func (r *freelogReader) load(st freelogState, metaPage pgno, npages uint64, newest txid, psize int, read func(n pgno, sum uint64) (page, error)) (*freelist, error) {
 	if npages < numMetas {
 		return nil, corrupt(metaPage, "page count %d", npages)
 	}
 	f := emptyFreelist(npages, newest)
-	r := freelogReader{f: f, newest: newest, limit: pgno(npages)}
+	r.f, r.newest, r.limit = f, newest, pgno(npages)
+	f.free.grow(npages)
 	pages, err := r.walk(st, metaPage, psize, read)
 	if err != nil {
 		return nil, err
@@ -1593,7 +1628,7 @@ func (r *freelogReader) entries(b []byte, newest txid) (int, error) {
 
 // record decodes and replays a record.
 func (r *freelogReader) record(c *freelogCursor, t txid, npages uint64) error {
-	rec := freelogRecord{txid: t, npages: npages}
+	rec := freelogRecord{txid: t, npages: npages, freed: r.freed[:0], allocated: r.allocated[:0]}
 	end := pgno(0)
 	for n := c.uvarint(); n > 0 && !c.bad; n-- {
 		e, known := c.extent(end, pgno(npages), 1)
@@ -1618,7 +1653,12 @@ func (r *freelogReader) record(c *freelogCursor, t txid, npages uint64) error {
 	if c.bad {
 		return corrupt(r.page, "freelog record of commit %d is cut off or malformed", t)
 	}
-	r.f.records = append(r.f.records, rec)
+	r.freed, r.allocated = rec.freed, rec.allocated
+	if t > r.since {
+		kept := rec
+		kept.freed, kept.allocated = slices.Clone(rec.freed), slices.Clone(rec.allocated)
+		r.f.records = append(r.f.records, kept)
+	}
 	return r.replay(rec)
 }
 
@@ -1633,7 +1673,7 @@ func (r *freelogReader) replay(rec freelogRecord) error {
 		if !f.untouched(e) {
 			return corrupt(r.page, "freelog: commit %d frees pages %d+%d, some of them twice", rec.txid, e.start, e.npages)
 		}
-		f.addWaiting(e, fe.A, rec.txid, unfiled)
+		r.put(waitingExtent{e, fe.A, rec.txid})
 	}
 	for _, e := range rec.allocated {
 		e = e.clip(0, top)
@@ -1725,7 +1765,7 @@ func (r *freelogReader) follow(lo, hi pgno) error {
 }
 
 func (r *freelogReader) pieceExtents(c *freelogCursor, n uint64, t txid, lo, end pgno) ([]waitingExtent, error) {
-	var items []waitingExtent
+	items := r.items[:0]
 	for ; n > 0 && !c.bad; n-- {
 		e, state := c.extent(lo, end, 2)
 		lo = e.end()
@@ -1743,15 +1783,16 @@ func (r *freelogReader) pieceExtents(c *freelogCursor, n uint64, t txid, lo, end
 			items = append(items, w)
 		}
 	}
+	r.items = items
 	if c.bad {
 		return nil, corrupt(r.page, "freelog piece of commit %d is cut off or malformed", t)
 	}
 	return items, nil
 }
 
-// put adds one extent of a piece to the sets.
+// put adds an extent to the sets.
 func (r *freelogReader) put(e waitingExtent) {
-	if e.T == 0 {
+	if e.T == 0 || r.nothingWaits {
 		r.f.free.setRange(e.extent)
 		return
 	}
@@ -1764,7 +1805,8 @@ func (r *freelogReader) put(e waitingExtent) {
 func (r *freelogReader) agree(t txid, lo, hi pgno, items []waitingExtent) error {
 	f, hi := r.f, min(hi, r.limit)
 	for _, e := range items {
-		if !f.untouched(extent{lo, uint64(e.start - lo)}) || !f.covered(e.extent) || !f.waitsFor(e) {
+		waits := r.nothingWaits || f.waitsFor(e)
+		if !f.untouched(extent{lo, uint64(e.start - lo)}) || !f.covered(e.extent) || !waits {
 			return corrupt(r.page, "freelog: piece of commit %d and the records before it differ at pages %d+%d", t, e.start, e.npages)
 		}
 		f.take(e.extent)

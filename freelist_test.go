@@ -562,13 +562,38 @@ func freelistPages(f *freelist) map[pgno]life {
 }
 
 func (s *simStore) load() (*freelist, error) {
-	return loadFreelist(s.meta.state, 2, s.meta.npages, s.newest, s.psize, func(n pgno, sum uint64) (page, error) {
+	return loadBoth(s.t, s.meta.state, 2, s.meta.npages, s.newest, s.meta.durable, s.psize, func(n pgno, sum uint64) (page, error) {
 		pg := s.disk[n]
 		if pg == nil || pg.sum() != sum || pg.computeSum() != sum {
 			return nil, corrupt(n, "wrong sum")
 		}
 		return pg, nil
 	})
+}
+
+// loadBoth loads the freelog, and compares what loadReusable makes of it: where it can be
+// loaded, the same pages, and nothing waits.
+func loadBoth(t testing.TB, st freelogState, metaPage pgno, npages uint64, newest, since txid, psize int, read func(n pgno, sum uint64) (page, error)) (*freelist, error) {
+	f, err := loadFreelist(st, metaPage, npages, newest, psize, read)
+	g, gerr := loadReusable(st, metaPage, npages, newest, since, psize, read)
+	if err != nil {
+		return f, err // g may do: it does not compare since when a page waits
+	}
+	require.NoError(t, gerr)
+	require.Zero(t, g.waitingPages())
+	require.Equal(t, f.freePages()+f.waitingPages(), g.freePages())
+	for e := range f.freeExtents() {
+		require.True(t, g.covered(e))
+	}
+	for w := range f.waitingExtents() {
+		require.True(t, g.covered(w.extent))
+	}
+	require.Equal(t, f.chain, g.chain)
+	require.Equal(t, f.allocatedSince(since), g.allocatedSince(since))
+	for _, r := range g.records {
+		require.Greater(t, r.txid, since, "it is not needed")
+	}
+	return f, nil
 }
 
 // reload loads the freelog and compares what comes out with what is in memory.
@@ -915,7 +940,7 @@ func TestFreelogMutations(t *testing.T) {
 			s.commit(s.r.IntN(12), s.r.IntN(12))
 		}
 		st, disk := s.mutated()
-		f, err := loadFreelist(st, 1, s.meta.npages, s.newest, s.psize, func(n pgno, _ uint64) (page, error) {
+		f, err := loadBoth(t, st, 1, s.meta.npages, s.newest, s.meta.durable, s.psize, func(n pgno, _ uint64) (page, error) {
 			if disk[n] == nil {
 				return nil, corrupt(n, "no such page")
 			}
@@ -987,7 +1012,7 @@ func FuzzFreelogDecode(f *testing.F) {
 			pg.setCount(freelogEntryCount(entries, npages, newest))
 			pg.seal(4, newest)
 		}
-		fl, err := loadFreelist(st, 1, npages, newest, minPageSize, func(pgno, uint64) (page, error) { return pg, nil })
+		fl, err := loadBoth(t, st, 1, npages, newest, 0, minPageSize, func(pgno, uint64) (page, error) { return pg, nil })
 		if err != nil {
 			require.ErrorIs(t, err, ErrCorrupt)
 			return

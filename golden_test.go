@@ -1,8 +1,8 @@
 package folio_test
 
 // golden_test.go opens stores that an earlier build of this format version wrote, for
-// ever. testdata/golden/v2.folio is a store that was closed, v2-log.folio the same as a
-// crash left it, with its last commits in the redo log alone, v2.json what must be in them.
+// ever. testdata/golden/v3.folio is a store that was closed, v3-log.folio the same as a
+// crash left it, with its last commits in the redo log alone, v3.json what must be in them.
 //
 // To write both anew, only where the format may still change (no release has it):
 //
@@ -30,9 +30,9 @@ import (
 var updateGolden = flag.Bool("update-golden", false, "write testdata/golden anew")
 
 const (
-	goldenStore   = "testdata/golden/v2.folio"
-	goldenLog     = "testdata/golden/v2-log.folio"
-	goldenContent = "testdata/golden/v2.json"
+	goldenStore   = "testdata/golden/v3.folio"
+	goldenLog     = "testdata/golden/v3-log.folio"
+	goldenContent = "testdata/golden/v3.json"
 	goldenMaxSize = 500 << 10 // bytes
 )
 
@@ -87,7 +87,7 @@ func readContent(b *folio.Bucket) *content {
 
 // --- the content as JSON
 
-// goldenText is a key or value as it stands in v2.json: readable, and short.
+// goldenText is a key or value as it stands in v3.json: readable, and short.
 type goldenText struct {
 	Text string `json:"text,omitempty"` // all of it, quoted as Go does; the first bytes where it is long
 	Len  int    `json:"len"`
@@ -137,7 +137,7 @@ func marshalContent(t *testing.T, c *content) []byte {
 
 // writeGolden makes the stores and their content.
 func writeGolden(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "v2.folio")
+	path := filepath.Join(t.TempDir(), "v3.folio")
 	// Not synced, so that the log is small.
 	db, err := folio.Open(path, 0o644, &folio.Options{Sync: folio.SyncOff})
 	require.NoError(t, err)
@@ -328,7 +328,7 @@ func testGolden(t *testing.T, golden string) {
 
 	t.Run("read-only file in a read-only directory", func(t *testing.T) {
 		dir := t.TempDir()
-		path := filepath.Join(dir, "v2.folio")
+		path := filepath.Join(dir, "v3.folio")
 		require.NoError(t, os.WriteFile(path, file, 0o444))
 		require.NoError(t, os.Chmod(dir, 0o555))
 		t.Cleanup(func() { os.Chmod(dir, 0o755) })
@@ -339,7 +339,7 @@ func testGolden(t *testing.T, golden string) {
 	})
 
 	t.Run("writable", func(t *testing.T) {
-		path := filepath.Join(t.TempDir(), "v2.folio")
+		path := filepath.Join(t.TempDir(), "v3.folio")
 		require.NoError(t, os.WriteFile(path, file, 0o644))
 		open := func() *folio.DB {
 			db, err := folio.Open(path, 0, nil)

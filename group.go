@@ -20,6 +20,7 @@ package folio
 //   - each group that was opened is sealed, and done, exactly once.
 
 import (
+	"math"
 	"runtime"
 	"time"
 )
@@ -53,11 +54,36 @@ func (db *DB) mayJoin(s *txState) bool {
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	return db.failed == nil && (db.nsyncing > 0 || db.gathering || db.lastMembers > 1 || db.nwaiting.Load() > 0)
+	n := 1
+	if db.group != nil {
+		n += db.group.nmembers
+	}
+	if db.failed != nil || db.nsyncing < 2 && n >= db.halfOfAll() {
+		return false
+	}
+	return db.nsyncing > 0 || db.gathering || db.lastMembers > 1 || db.nwaiting.Load() > 0
 }
 
-// noteLength keeps how long a write transaction usually is. The writer lock is held.
-func (db *DB) noteLength(d time.Duration) { db.usualLength += (d - db.usualLength) / 8 }
+// halfOfAll returns how many members a group has that is sealed while another syncs, so
+// that processor and disk work side by side: half of those that commit at the same time.
+// Where they are few, or a sync takes longer than all of them, they had better share one.
+// mu is held.
+func (db *DB) halfOfAll() int {
+	work := time.Duration(db.ncommitters*float64(db.usualLength)) + db.sealTime
+	if db.ncommitters < fewCommitters || work < db.syncTime {
+		return math.MaxInt
+	}
+	return int(db.ncommitters) / 2
+}
+
+const fewCommitters = 8
+
+// noteLength keeps how long a write transaction usually is.
+func (db *DB) noteLength(d time.Duration) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.usualLength += (d - db.usualLength) / 8
+}
 
 // joinGroup makes the transaction that has ended part of the open group, or of a new one,
 // gives up the writer lock, and returns when the group is durable.
@@ -124,7 +150,7 @@ func (db *DB) leadGroup(g *group) {
 // sync at most.
 func (db *DB) gather(g *group) {
 	db.mu.Lock()
-	want, until := g.nmembers+db.lastMembers, time.Now().Add(db.syncTime/8)
+	want, until := min(g.nmembers+db.lastMembers, db.halfOfAll()), time.Now().Add(db.syncTime/8)
 	for g.nmembers < want && db.group == g && time.Now().Before(until) {
 		db.mu.Unlock()
 		runtime.Gosched()
@@ -162,6 +188,7 @@ func (db *DB) sealBefore() {
 func (db *DB) seal(s *txState, sync, handOn bool) (t txid, err error) {
 	g, done := db.group, false
 	defer func() { db.abandonUnless(done) }()
+	begun := time.Now()
 	if err = s.commit(sync); err == nil {
 		db.afterDurable(s.id, s.hooks)
 	}
@@ -174,6 +201,8 @@ func (db *DB) seal(s *txState, sync, handOn bool) (t txid, err error) {
 	db.group, db.gathering = nil, false
 	if err == nil && (sync || g != nil) {
 		db.nsyncing++
+		db.nsealed += g.size()
+		db.sealTime += (time.Since(begun) - db.sealTime) / 8
 	}
 	db.mu.Unlock()
 	if g != nil {
@@ -194,7 +223,7 @@ func (g *group) size() int {
 
 // endCommit syncs commit t, which was sealed with err, and tells its group, if it has one.
 func (db *DB) endCommit(g *group, t txid, err error) error {
-	failed, begun := err != nil, time.Now()
+	failed := err != nil
 	if !failed {
 		err = db.secure(t)
 	}
@@ -207,10 +236,15 @@ func (db *DB) endCommit(g *group, t txid, err error) error {
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	now := db.nsealed + int(db.nwaiting.Load())
+	if db.group != nil {
+		now += db.group.nmembers
+	}
+	db.ncommitters += (float64(now) - db.ncommitters) / 8
 	db.nsyncing--
+	db.nsealed -= g.size()
 	db.lastMembers = g.size()
-	db.syncTime += (time.Since(begun) - db.syncTime) / 8
-	if db.nsyncing == 0 && db.group != nil {
+	if db.group != nil && (db.nsyncing == 0 || db.nsyncing == 1 && db.group.nmembers >= db.halfOfAll()) {
 		db.gathering = true
 		db.group.wake()
 	}
@@ -229,10 +263,13 @@ func (db *DB) beginMember() *txState {
 // undoMember takes back a transaction on top of the open group.
 func (s *txState) undoMember() {
 	s.undoNested()
+	s.w.recycle()
 	s.id, s.err = s.idBefore, nil
 }
 
 // takesMembers reports whether a transaction that begins may run on top of the open group.
 func (db *DB) takesMembers() bool {
+	db.mu.Lock()
+	defer db.mu.Unlock()
 	return db.group != nil && db.usualLength < shortTransaction && max(db.writeTx.id, db.burned) < maxCounter
 }

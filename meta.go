@@ -20,8 +20,8 @@ const (
 	offRoot     = offNPages + 8                              // record of the root bucket
 	offNextTree = offRoot + recordSize                       // u64 the largest bucket id given out
 	offLogSeg   = offNextTree + 8                            // u32 the redo log's segment where the next record goes
-	offLogBlock = offLogSeg + 4                              // u32 its block there
-	offLogSum   = offLogBlock + 4                            // u64 sum of the record before it, or the salt
+	offLogSect  = offLogSeg + 4                              // u32 its sector there
+	offLogSum   = offLogSect + 4                             // u64 sum of the record before it, or the salt
 	offLogSalt  = offLogSum + 8                              // u64 where the chain of sums starts
 	offLogSegs  = offLogSalt + 8                             // segments: first page u64, pages u32; 0 from the last on
 	offFreeHead = offLogSegs + maxLogSegments*logSegmentSize // u64 newest freelog page, 0 for none
@@ -36,7 +36,7 @@ const (
 
 	flagClean = 1 << 0 // page flag of a meta that changes nothing
 
-	formatVersion = 2
+	formatVersion = 3
 	magic         = "FOLIO\r\n\x1a"
 )
 
@@ -87,7 +87,7 @@ func (m *meta) encode(p page, slot int) {
 // encode writes what a meta says of the redo log.
 func (l *logState) encode(p page) {
 	binary.LittleEndian.PutUint32(p[offLogSeg:], uint32(l.next.segment))
-	binary.LittleEndian.PutUint32(p[offLogBlock:], l.next.block)
+	binary.LittleEndian.PutUint32(p[offLogSect:], l.next.sector)
 	binary.LittleEndian.PutUint64(p[offLogSum:], l.sum)
 	binary.LittleEndian.PutUint64(p[offLogSalt:], l.salt)
 	for i, e := range l.segments {
@@ -101,7 +101,7 @@ func (l *logState) encode(p page) {
 // segment.
 func (l *logState) decode(p page) (ok bool) {
 	l.next.segment = int(binary.LittleEndian.Uint32(p[offLogSeg:]))
-	l.next.block = binary.LittleEndian.Uint32(p[offLogBlock:])
+	l.next.sector = binary.LittleEndian.Uint32(p[offLogSect:])
 	l.sum = binary.LittleEndian.Uint64(p[offLogSum:])
 	l.salt = binary.LittleEndian.Uint64(p[offLogSalt:])
 	for i := range maxLogSegments {

@@ -358,13 +358,38 @@ func prefixCap(inline []byte, whole int) int {
 func (p page) leafSlotsFit(n int) bool   { return headerSize+leafSlotSize*n <= len(p) }
 func (p page) branchSlotsFit(n int) bool { return headerSize+branchSlotSize*n <= len(p) }
 
+// moveCells moves a leaf's cells that lie below offset end by delta bytes, down or up, for
+// which the caller has made sure there is room. Slices of them must not be in use.
+func (p page) moveCells(end, delta int) {
+	if delta == 0 {
+		return
+	}
+	n, upper := p.count(), p.upper()
+	copy(p[upper+delta:], p[upper:end])
+	offsets := p[headerSize+4*n : headerSize+6*n]
+	for i := 0; i < len(offsets); i += 2 {
+		if off := int(binary.LittleEndian.Uint16(offsets[i:])); off < end {
+			binary.LittleEndian.PutUint16(offsets[i:], uint16(off+delta))
+		}
+	}
+	p.setUpper(upper + delta)
+}
+
 // insertLeafSlot opens slot i in a leaf and points it at a new cell, for which the
-// caller has made sure there is room, and lowers the prefix where key calls for it.
-func (p page) insertLeafSlot(i int, f cellFlags, key, value []byte, wholeKeyLen int) {
-	n := p.count()
-	off := p.upper() - leafCellHeader - len(key) - len(value)
+// caller has made sure there is room, and lowers the prefix where key calls for it. The
+// cell goes where the order of the keys has it if other cells may be moved, else below them.
+func (p page) insertLeafSlot(i int, f cellFlags, key, value []byte, wholeKeyLen int, mayMove bool) {
+	n, size := p.count(), leafCellHeader+len(key)+len(value)
+	end := p.upper() // of the new cell
+	if mayMove && i > 0 {
+		before, _ := p.rawLeafCell(n, i-1)
+		end = p.slotOffset(n, i-1) + len(before)
+		p.moveCells(end, -size)
+	} else {
+		p.setUpper(end - size)
+	}
+	off := end - size
 	putLeafCell(p[off:], f, key, value)
-	p.setUpper(off)
 
 	plen := prefixCap(key, wholeKeyLen)
 	if n > 0 {
@@ -412,6 +437,16 @@ func (p page) addCellFlags(f cellFlags) {
 	p.setFlags(pf)
 }
 
+// removeLeafCell closes slot i and the gap that its cell leaves: other cells are moved.
+func (p page) removeLeafCell(i int) {
+	n := p.count()
+	raw, _ := p.rawLeafCell(n, i)
+	off, size := p.slotOffset(n, i), len(raw)
+	p.removeLeafSlots(i, i+1)
+	p.moveCells(off, size)
+	p.setDead(p.dead() - size)
+}
+
 // removeLeafSlots closes slots [i, j); their cells become dead bytes.
 func (p page) removeLeafSlots(i, j int) {
 	n := p.count()
@@ -429,16 +464,23 @@ func (p page) removeLeafSlots(i, j int) {
 	p.setDead(p.dead() + dead)
 }
 
-// replaceLeafCell points slot i at a new cell with the same key; the old one becomes
+// replaceLeafCell points slot i at a new cell with the same key, which takes the place of
+// the old one if other cells may be moved; else it goes below them, and the old one becomes
 // dead. The new one may keep less of the key, and so allow only a shorter prefix.
-func (p page) replaceLeafCell(i int, f cellFlags, key, value []byte, wholeKeyLen int) {
-	n := p.count()
+func (p page) replaceLeafCell(i int, f cellFlags, key, value []byte, wholeKeyLen int, mayMove bool) {
+	n, size := p.count(), leafCellHeader+len(key)+len(value)
 	raw, _ := p.rawLeafCell(n, i)
-	off := p.upper() - leafCellHeader - len(key) - len(value)
+	off := p.upper() - size
+	if mayMove {
+		old := p.slotOffset(n, i)
+		p.moveCells(old, len(raw)-size)
+		off = old + len(raw) - size
+	} else {
+		p.setUpper(off)
+		p.setDead(p.dead() + len(raw))
+	}
 	putLeafCell(p[off:], f, key, value)
-	p.setUpper(off)
 	p.setSlotOffset(n, i, off)
-	p.setDead(p.dead() + len(raw))
 	p.addCellFlags(f)
 	if most := prefixCap(key, wholeKeyLen); most < p.prefixLen() {
 		p.setPrefixLen(most)

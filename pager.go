@@ -14,10 +14,8 @@ package folio
 //     a buffer that is replaced is not used again before that.
 
 import (
-	"sync"
 	"sync/atomic"
 
-	"github.com/foliokv/folio/internal/invariant"
 	"github.com/foliokv/folio/internal/seeded"
 )
 
@@ -46,7 +44,55 @@ type pager struct {
 	verify   VerifyMode
 	visits   int        // pages seen by the walk under way
 	resident *residents // pages that are not in the file yet
+	copies   *copies    // where pages are read rather than mapped
 	w        *layers    // nil in a read transaction
+}
+
+// copies are verified pages that a replay read from the file. It needs some thousand pages
+// from all over it: to map them takes many times as long as to copy them.
+type copies struct {
+	read   func(p page, n pgno) error
+	pages  map[pgno]page
+	nbytes int
+}
+
+// maxCopies is how many bytes of pages are copied. Who needs more comes by the neighbours
+// of most pages too, and the kernel maps those along with them.
+const maxCopies = 16 << 20
+
+// loadCopy is load by a copy of page n; it returns nil where there are too many.
+func (pg *pager) loadCopy(n pgno, sum uint64) (page, error) {
+	c := pg.copies
+	if p := c.pages[n]; p != nil && p.sum() == sum {
+		return p, nil
+	}
+	if c.nbytes >= maxCopies {
+		return nil, nil
+	}
+	p := getBuffer(pg.psize)
+	err := c.read(p, n)
+	if err == nil {
+		err = pg.examine(p, n, sum)
+	}
+	if err != nil {
+		putBuffer(p)
+		return nil, err
+	}
+	c.pages[n] = p
+	c.nbytes += pg.psize
+	return p, nil
+}
+
+// copyPages has pg read pages with read, until end is called. Then nobody may have one.
+func (pg *pager) copyPages(read func(p page, n pgno) error) (end func()) {
+	c := &copies{read: read, pages: map[pgno]page{}}
+	pg.copies = c
+	return func() {
+		pg.copies = nil
+		for _, p := range c.pages {
+			putBuffer(p)
+		}
+	}
 }
 
 // Words kept per page that are no page's sum.
@@ -75,7 +121,7 @@ func (pg *pager) load(n pgno, sum uint64) (page, error) {
 	}
 	off := n << pg.shift
 	p := page(pg.data[off : off+pgno(pg.psize)])
-	if pg.verified[n].Load() == fold(sum) && pg.verify != VerifyAlways {
+	if pg.verified[n].Load() == fold(sum) && p.sum() == sum && pg.verify != VerifyAlways {
 		return p, nil
 	}
 	return pg.loadFirst(p, n, sum)
@@ -83,13 +129,23 @@ func (pg *pager) load(n pgno, sum uint64) (page, error) {
 
 // loadFirst is load for a page that is in memory, or was not verified before.
 func (pg *pager) loadFirst(p page, n pgno, sum uint64) (page, error) {
-	if r := pg.resident.at(n); r != nil && r.sum() == sum && r.kind() != kindRun {
+	if r := pg.resident.at(n, sum); r != nil && r.kind() != kindRun {
 		if pg.verify == VerifyAlways {
 			return r, checkSum(r, n, sum)
 		}
 		return r, nil
 	}
+	if pg.copies != nil {
+		if c, err := pg.loadCopy(n, sum); c != nil || err != nil {
+			return c, err
+		}
+	}
 	return p, pg.verifyPage(p, n, sum)
+}
+
+// inFile reports whether p, which was loaded, is a part of the mapped file.
+func (pg *pager) inFile(p page) bool {
+	return &p[0] == &pg.data[min(p.pgno()<<pg.shift, pgno(len(pg.data)-1))]
 }
 
 // loadElsewhere is load for what is no page of the file: a dirty page, or damage.
@@ -102,13 +158,21 @@ func (pg *pager) loadElsewhere(n pgno) (page, error) {
 
 // verifyPage checks tree page n of the file against the reference that led to it.
 func (pg *pager) verifyPage(p page, n pgno, sum uint64) error {
+	err := pg.examine(p, n, sum)
+	if err == nil {
+		pg.verified[n].Store(fold(sum))
+	}
+	return err
+}
+
+// examine checks sum and layout of tree page n.
+func (pg *pager) examine(p page, n pgno, sum uint64) error {
 	if err := pg.verifySum(p, n, sum); err != nil {
 		return err
 	}
 	if rule := p.validate(); rule != "" {
 		return corrupt(n, "%s", rule)
 	}
-	pg.verified[n].Store(fold(sum))
 	return nil
 }
 
@@ -152,10 +216,10 @@ func (pg *pager) loadRun(r runRef) (page, error) {
 		return nil, corrupt(r.pgno, "run of %d pages for a key of %d and a value of %d bytes", n, r.keyLen, r.valueLen)
 	}
 	p := page(pg.data[r.pgno<<pg.shift : (r.pgno+n)<<pg.shift])
-	known := pg.verified[r.pgno].Load() == foldRun(r.sum)
+	known := pg.verified[r.pgno].Load() == foldRun(r.sum) && p.sum() == r.sum
 	inMemory := false
 	if !known {
-		if m := pg.resident.at(r.pgno); m != nil && m.sum() == r.sum && len(m) == len(p) {
+		if m := pg.resident.at(r.pgno, r.sum); m != nil && len(m) == len(p) {
 			p, inMemory = m, true
 		}
 	}
@@ -203,6 +267,7 @@ type dirtyPage struct {
 	flags  uint16 // the page's, where it was spilled
 	layer  int    // the nested transaction that owns it
 	recent bool   // used since the spill's hand came by
+	freed  int    // which of layers.freed, from 1 on, is the page that it is a copy of; or 0
 }
 
 func (d *dirtyPage) live() bool { return d.buf != nil || d.place != 0 }
@@ -255,25 +320,6 @@ type layers struct {
 // maxRetired bounds the buffers kept for reuse; more are left to the collector.
 const maxRetired = 4096
 
-// buffers recycles page buffers between transactions, one pool per page size.
-var buffers [maxPageSize/minPageSize + 1]sync.Pool
-
-func getBuffer(psize int) page {
-	if b, ok := buffers[psize/minPageSize].Get().(*page); ok {
-		return *b
-	}
-	return make(page, psize)
-}
-
-func putBuffer(p page) {
-	if invariant.Enabled {
-		for i := range p { // a slice used after its transaction's end shows at once
-			p[i] = 0xDB
-		}
-	}
-	buffers[len(p)/minPageSize].Put(&p)
-}
-
 func (w *layers) layer() int { return len(w.frames) }
 
 // add makes p, of npages pages, a dirty page and returns its number.
@@ -304,7 +350,9 @@ func (pg *pager) touch(n pgno, p page) (pgno, page) {
 		buf := getBuffer(pg.psize)
 		copy(buf, p)
 		w.freed = append(w.freed, freedExtent{extent: extent{n, 1}, A: p.txid()})
-		return w.add(buf, 1), buf
+		copied := w.add(buf, 1)
+		w.pages[copied&^virtual].freed = len(w.freed)
+		return copied, buf
 	}
 	d := &w.pages[n&^virtual]
 	d.recent = true
@@ -324,7 +372,7 @@ func (pg *pager) swap(n pgno, buf page) {
 	index := int(n &^ virtual)
 	old := w.pages[index]
 	w.forget(index)
-	w.pages[index] = dirtyPage{buf: buf, npages: old.npages, layer: w.layer(), recent: true}
+	w.pages[index] = dirtyPage{buf: buf, npages: old.npages, layer: w.layer(), recent: true, freed: old.freed}
 	w.nbytes += int64(len(buf))
 }
 
@@ -390,9 +438,22 @@ func (w *layers) freeRun(r runRef) {
 	}
 }
 
+// recycle gives up the buffers that were kept for slices: no transaction has any.
+func (w *layers) recycle() {
+	for _, p := range w.retired {
+		putBuffer(p)
+	}
+	clear(w.retired)
+	w.retired = w.retired[:0]
+}
+
 // push opens a layer over the current one.
 func (w *layers) push(f frame) {
 	f.npages, f.nfreed, f.nextTree = len(w.pages), len(w.freed), w.nextTree
+	if n := len(w.frames); n < cap(w.frames) { // the lists of one that has ended
+		ended := &w.frames[:n+1][n]
+		f.undos, f.trees = ended.undos[:0], ended.trees[:0]
+	}
 	w.frames = append(w.frames, f)
 }
 
@@ -442,11 +503,8 @@ func (w *layers) reset() {
 	}
 	clear(w.pages)
 	w.unspill()
-	for _, p := range w.retired {
-		putBuffer(p)
-	}
-	clear(w.retired)
-	w.pages, w.freed, w.retired = w.pages[:0], w.freed[:0], w.retired[:0]
+	w.recycle()
+	w.pages, w.freed = w.pages[:0], w.freed[:0]
 	clear(w.changed[:cap(w.changed)])
 	w.changed = w.changed[:0]
 	w.frames, w.nbytes, w.enough, w.hand = nil, 0, 0, 0

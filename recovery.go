@@ -66,9 +66,9 @@ func (db *DB) recover() (r recovered, err error) {
 			r.slots[c.slot] = c.txid
 			continue
 		}
-		fl, err := db.prove(&c)
+		fl, log, err := db.prove(&c)
 		if err == nil {
-			r.base, r.free = c.meta, fl
+			r.base, r.free, r.log = c.meta, fl, log
 			r.slots[c.slot] = c.txid
 			continue
 		}
@@ -82,8 +82,8 @@ func (db *DB) recover() (r recovered, err error) {
 	if r.free == nil {
 		return r, fmt.Errorf("no commit of the store is whole: %w", refuted)
 	}
-	if r.log, err = db.scanLog(&r.base); err != nil {
-		return r, fmt.Errorf("read the redo log: %w", err)
+	if r.log.err != nil {
+		return r, fmt.Errorf("read the redo log: %w", r.log.err)
 	}
 	r.seen = max(r.seen, r.log.seen)
 	if durable := max(found.durable, r.log.durable); durable > r.log.reached && !seeded.Has(seeded.SilentStepBack) {
@@ -123,15 +123,17 @@ func (db *DB) askDisk(off, nbytes int64) error {
 	return db.dropCache(off, nbytes)
 }
 
+// cachePiece is the largest piece that the kernel caches as a whole.
+const cachePiece = 2 << 20
+
 // dropCache drops clean cached copies of a part of the file. The kernel keeps what it has
-// cached in one piece with something else: the largest pieces have 2 MiB.
+// cached in one piece with something else.
 func (db *DB) dropCache(off, nbytes int64) error {
 	if db.opts.ReadOnly || db.opts.InMemory || seeded.Has(seeded.RecoveryUnsynced) {
 		return nil
 	}
-	const piece = 2 << 20
-	nbytes = (off+nbytes+piece-1)&^(piece-1) - off&^(piece-1)
-	off &^= piece - 1
+	nbytes = (off+nbytes+cachePiece-1)&^(cachePiece-1) - off&^(cachePiece-1)
+	off &^= cachePiece - 1
 	return db.file.DropCache(off, nbytes)
 }
 
@@ -266,41 +268,45 @@ func (db *DB) foreign() error {
 // prover walks the part of a commit's tree that was written since the last commit
 // known durable.
 type prover struct {
-	db    *DB
-	psize int
-	need  map[pgno]txid // pages yet to be proven, each with its commit
+	db      *DB
+	psize   int
+	durable txid          // known to be
+	need    map[pgno]txid // pages yet to be proven, each with its commit
 }
 
-// prove returns c's free list if c is whole.
-func (db *DB) prove(c *candidate) (*freelist, error) {
+// prove returns c's free list, and what follows c in the log, if c is whole.
+func (db *DB) prove(c *candidate) (fl *freelist, log foundLog, err error) {
 	size, err := db.file.Size()
 	if err != nil {
-		return nil, err
+		return nil, log, err
 	}
 	if have := uint64(size) / uint64(c.psize); have < c.npages {
-		return nil, corrupt(pgno(have), "the file ends here, but commit %d has %d pages", c.txid, c.npages)
+		return nil, log, corrupt(pgno(have), "the file ends here, but commit %d has %d pages", c.txid, c.npages)
 	}
-	p := &prover{db: db, psize: c.psize}
-	fl, err := loadFreelist(c.free, pgno(c.slot), c.npages, c.txid, c.psize, p.readFreelog)
+	if log, err = db.scanLog(&c.meta); err != nil && !errors.Is(err, ErrCorrupt) {
+		return nil, log, err
+	}
+	log.err = err // c may be refuted yet
+	// Whoever wrote a record that follows c, after c was durable, says so in it.
+	durable := max(c.durable, min(log.durable, c.txid))
+	p := &prover{db: db, psize: c.psize, durable: durable}
+	fl, err = loadReusable(c.free, pgno(c.slot), c.npages, c.txid, durable, c.psize, p.readFreelog)
 	if err != nil {
-		return nil, err
+		return nil, log, err
 	}
 	for _, e := range c.log.segments {
 		if !fl.untouched(e) {
-			return nil, corrupt(e.start, "free pages in a redo log segment")
+			return nil, log, corrupt(e.start, "free pages in a redo log segment")
 		}
 	}
-	p.need = fl.allocatedSince(c.durable)
+	p.need = fl.allocatedSince(durable)
 	if err := p.askDisk(); err != nil {
-		return nil, err
+		return nil, log, err
 	}
 	if seeded.Has(seeded.ProofSkipped) {
-		return fl, nil
+		return fl, log, nil
 	}
-	if err := p.walk(c.root.root, c.root.level); err != nil {
-		return nil, err
-	}
-	return fl, nil
+	return fl, log, p.walk(c.root.root, c.root.level)
 }
 
 // askDisk sees to it that what is to be proven is read from the disk, all of it at once.
@@ -352,8 +358,16 @@ func (p *prover) read(buf page, n pgno, sum uint64) error {
 	return checkSum(buf, n, sum)
 }
 
+// readFreelog reads a freelog page: from the disk where it was written since the durable
+// commit, which is when its cached copy may be all that there is of it.
 func (p *prover) readFreelog(n pgno, sum uint64) (page, error) {
 	buf := make(page, p.psize)
+	if err := p.read(buf, n, sum); err != nil || buf.txid() <= p.durable || seeded.Has(seeded.FreelogFromCache) {
+		return buf, err
+	}
+	if err := p.db.dropCache(int64(n)*int64(p.psize), int64(p.psize)); err != nil {
+		return nil, err
+	}
 	return buf, p.read(buf, n, sum)
 }
 
@@ -377,8 +391,9 @@ func (p *prover) walk(r ref, level int) error {
 	if rule := pg.validate(); rule != "" {
 		return corrupt(r.pgno, "%s", rule)
 	}
-	if pg.level() != level || pg.txid() != t {
-		return corrupt(r.pgno, "level %d of commit %d where level %d of commit %d should be", pg.level(), pg.txid(), level, t)
+	// A page that was changed in memory, at its place, is younger than the place.
+	if pg.level() != level || pg.txid() < t {
+		return corrupt(r.pgno, "level %d of commit %d where level %d of commit %d or later should be", pg.level(), pg.txid(), level, t)
 	}
 	n := pg.count()
 	for i := range n {

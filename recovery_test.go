@@ -3,9 +3,15 @@ package folio
 // recovery_test.go tests what a recovery keeps in mind beyond the commit that it picks.
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/foliokv/folio/internal/mmap"
@@ -219,4 +225,134 @@ func TestFreelogListsWhatIsToBeProven(t *testing.T) {
 		}))
 	}
 	require.Positive(t, nmoves, "reading never begins anew")
+}
+
+// staleCache is a page cache that has pages which the disk lost: a read sees them until the
+// cache is told to drop them.
+type staleCache struct {
+	mu     sync.Mutex
+	cached map[int64][]byte // by offset
+}
+
+func (c *staleCache) Do(op mmap.Op, run func() error) error {
+	err := run()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for off, p := range c.cached {
+		switch {
+		case op.Kind == mmap.OpDropCache && op.Off <= off && (op.NBytes == 0 || off < op.Off+op.NBytes),
+			op.Kind == mmap.OpWrite && op.Off <= off && off < op.Off+op.NBytes:
+			delete(c.cached, off)
+		case op.Kind == mmap.OpRead && off < op.Off+op.NBytes && op.Off < off+int64(len(p)):
+			to := op.Bufs[0]
+			if off >= op.Off {
+				copy(to[off-op.Off:], p)
+			} else {
+				copy(to, p[op.Off-off:])
+			}
+		}
+	}
+	return err
+}
+
+// shownBy returns what a store opened on file shows, or that it can't be opened or read.
+func shownBy(t *testing.T, file []byte, cached map[int64][]byte) string {
+	path := filepath.Join(t.TempDir(), "s")
+	require.NoError(t, os.WriteFile(path, file, 0o600))
+	defer os.Remove(path)
+	if cached != nil {
+		defer mmap.Intercept(path, &staleCache{cached: cached})()
+	}
+	db, err := Open(path, 0o600, nil)
+	if err != nil {
+		require.ErrorIs(t, err, ErrCorrupt)
+		return "damage"
+	}
+	defer db.Close()
+	h := sha256.New()
+	err = db.View(func(tx *Tx) error {
+		for k, v := range tx.Root().All() {
+			h.Write(binary.AppendUvarint(nil, uint64(len(k))))
+			h.Write(k)
+			h.Write(v)
+		}
+		return tx.Err()
+	})
+	if err != nil {
+		require.ErrorIs(t, err, ErrCorrupt)
+		return "damage"
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// A page that was written since the durable commit and is in the page cache alone, clean,
+// because its write failed once, is not believed: an open sees what the disk has.
+func TestRecoveryBelievesTheDisk(t *testing.T) {
+	// The cache is dropped by pieces of 2 MiB, so metas, log, runs and freelog have to lie
+	// megabytes apart.
+	const many = 40_000
+	put := func(db *DB, key string, nbytes int) {
+		require.NoError(t, db.Update(func(tx *Tx) error { return tx.Put([]byte(key), make([]byte, nbytes)) }))
+	}
+	logged := testStore(t, filepath.Join(t.TempDir(), "logged"), nil)
+	fill(t, logged, 0, many/2, 100)
+	put(logged, "room for runs", 300_000)
+	fill(t, logged, many/2, many, 100)
+	put(logged, "room for runs", 0)
+	require.NoError(t, logged.Sync())
+	for i := 0; logged.Stats().Logged < 3; i++ {
+		require.Less(t, i, 10)
+		fill(t, logged, i, i+1, 100)
+	}
+	require.NoError(t, logged.Sync())
+	withoutCheckpoints(t, logged)
+	before := logged.Stats()
+	put(logged, "by reference", 100_000)
+	fill(t, logged, 1, 2, 100)
+	require.Equal(t, before.Logged+2, logged.Stats().Logged)
+
+	unsynced := testStore(t, filepath.Join(t.TempDir(), "unsynced"), &Options{Sync: SyncOff})
+	fill(t, unsynced, 0, many, 100)
+	require.NoError(t, unsynced.Sync())
+	for i := range 400 {
+		fill(t, unsynced, i*many/400, i*many/400+1, 200)
+	}
+	for _, db := range []*DB{logged, unsynced} {
+		t.Run(filepath.Base(db.path), func(t *testing.T) {
+			file, durable := fileNow(t, db)
+			kinds, ndiffers, ntree, ntrials := map[pageKind]int{}, 0, 0, 0
+			whole := shownBy(t, file, nil)
+			for off := int64(numMetas * minPageSize); off < int64(len(file)); off += minPageSize {
+				p := page(file[off : off+minPageSize])
+				isPage := p.pgno() == pgno(off/minPageSize)
+				if bytes.Equal(p, zeros[:]) || isPage && p.txid() <= durable {
+					continue
+				}
+				if isPage && (p.kind() == kindLeaf || p.kind() == kindBranch) {
+					if ntree++; ntree%60 != 0 {
+						continue // there are many
+					}
+				}
+				ntrials++
+				lost := slices.Clone(file)
+				clear(lost[off : off+minPageSize])
+				want := shownBy(t, lost, nil)
+				require.Equal(t, want, shownBy(t, lost, map[int64][]byte{off: p}), "page %d, kind %v", off/minPageSize, p.kind())
+				if want != whole {
+					ndiffers++
+					if isPage {
+						kinds[p.kind()]++
+					}
+				}
+			}
+			t.Log(ntrials, "pages lost;", ndiffers, "pages whose loss shows;", kinds)
+			require.NotZero(t, ndiffers)
+			if db == logged {
+				require.NotZero(t, kinds[kindRun])
+			} else {
+				require.NotZero(t, kinds[kindFreelog])
+				require.NotZero(t, kinds[kindLeaf])
+			}
+		})
+	}
 }

@@ -10,7 +10,7 @@ package folio
 //
 // The log is a list of segments: runs of pages that were written once, so that a later
 // sync has no allocation to make durable. Records follow each other in a segment, each
-// on blocks of its own, so that no durable byte is written again; where one does not
+// on sectors of its own, so that no durable sector ever changes; where one does not
 // fit it goes to the start of the next segment that is free.
 //
 // Invariants:
@@ -30,14 +30,20 @@ import (
 	"github.com/foliokv/folio/internal/seeded"
 )
 
-// logBlock is what the log is written in, whatever the page size: what the page cache
-// of most machines writes at once.
+// logSector is what the log is counted in, whatever the page size: the least that a disk
+// writes as a whole.
+const logSector = 512
+
+// logBlock is what the log is written in: what the page cache of most machines has as a
+// page. A record is written with zeros up to the end of its last block, so that the kernel
+// need not read what is there. The sectors before it in its first block get written to the
+// disk once more, with what they hold.
 const logBlock = 4096
 
 // maxLogSegments is how many segments a meta has room for.
 const maxLogSegments = 16
 
-// A record, at the start of a block:
+// A record, at the start of a sector:
 //
 //	field        meaning
 //	sum u64      XXH64 of the rest of the record, its padding not included
@@ -48,7 +54,7 @@ const maxLogSegments = 16
 //	durable u64  the commit known durable when it was written
 //	nbytes u32   length of the record, this header included
 //	nops u32     number of changes
-//	changes      as below; then zeros up to the end of the block
+//	changes      as below; then zeros up to the end of the sector
 const (
 	offRecordSum     = 0
 	offRecordPrev    = offRecordSum + 8
@@ -117,7 +123,7 @@ func (r *redoBuffer) begin(wanted, first bool, root *tree) {
 		r.record = make([]byte, recordHeader, logBlock)
 	}
 	*r = redoBuffer{wanted: wanted, record: r.record[:min(recordHeader, cap(r.record))], runs: r.runs[:0], at: root}
-	if wanted && first {
+	if wanted && first && !seeded.Has(seeded.NonceLeftOut) {
 		var nonce [nonceSize]byte
 		rand.Read(nonce[:]) // it never fails
 		r.record = append(append(r.record, opNonce), nonce[:]...)
@@ -307,10 +313,10 @@ func isWholeRecord(rec []byte) bool {
 
 // --- places
 
-// logPlace is a place in the log: a block of a segment.
+// logPlace is a place in the log: a sector of a segment.
 type logPlace struct {
 	segment int
-	block   uint32
+	sector  uint32
 }
 
 // logState is what a meta says of the log.
@@ -321,12 +327,12 @@ type logState struct {
 	salt     uint64
 }
 
-// blocks returns how many blocks of pages of psize bytes e has.
-func (e extent) blocks(psize int) uint32 { return uint32(e.npages * uint64(psize/logBlock)) }
+// sectors returns how many sectors the pages of e have, of psize bytes each.
+func (e extent) sectors(psize int) uint64 { return e.npages * uint64(psize/logSector) }
 
 // offset returns where in the file a place is, in bytes.
 func (l *logState) offset(at logPlace, psize int) int64 {
-	return int64(l.segments[at.segment].start)*int64(psize) + int64(at.block)*logBlock
+	return int64(l.segments[at.segment].start)*int64(psize) + int64(at.sector)*logSector
 }
 
 // nbytes returns the size of the log.
@@ -337,9 +343,9 @@ func (l *logState) nbytes(psize int) (n int64) {
 	return n
 }
 
-// fits reports whether nblocks from at on lie in at's segment.
-func (l *logState) fits(at logPlace, nblocks uint32, psize int) bool {
-	return uint64(at.block)+uint64(nblocks) <= uint64(l.segments[at.segment].blocks(psize))
+// fits reports whether nsectors from at on lie in at's segment.
+func (l *logState) fits(at logPlace, nsectors uint32, psize int) bool {
+	return uint64(at.sector)+uint64(nsectors) <= l.segments[at.segment].sectors(psize)
 }
 
 // places yields the places where the record after l's last one can be: behind it, or at
@@ -384,24 +390,38 @@ type redoLog struct {
 	logState
 	last  []txid // per segment: the newest commit with a record in it
 	begun bool   // a record was written since the store was opened
+
+	// The last segment, until a checkpoint has made it ready; mu guards it.
+	coming extent
 }
 
 // load takes over what a meta says. What is in the segments is not known, so all may
 // have records up to the meta's own commit.
 func (l *redoLog) load(st logState, t txid) {
-	l.logState, l.begun = st, false
+	l.logState, l.begun, l.coming = st, false, extent{}
 	l.last = make([]txid, len(st.segments))
 	for i := range l.last {
 		l.last[i] = t
 	}
 }
 
+// passRecords notes which is the newest commit with a record in each segment, 0 where there
+// is none since the log was loaded.
+func (l *redoLog) passRecords(last []txid) {
+	if seeded.Has(seeded.ReplayedSegmentsFree) {
+		return
+	}
+	for i, t := range last {
+		l.last[i] = max(l.last[i], t)
+	}
+}
+
 // place returns where a record of nbytes can go: behind the last one, or at the start
-// of a segment whose records the durable commit has passed.
-func (l *redoLog) place(nbytes int, durable txid, psize int) (at logPlace, ok bool) {
-	nblocks := logBlocks(nbytes)
+// of a segment whose records the durable commit has passed; nready segments can be used.
+func (l *redoLog) place(nbytes int, durable txid, psize, nready int) (at logPlace, ok bool) {
+	nsectors := logSectors(nbytes)
 	for at := range l.places {
-		if !l.fits(at, nblocks, psize) {
+		if at.segment >= nready && !seeded.Has(seeded.SegmentUsedEarly) || !l.fits(at, nsectors, psize) {
 			continue
 		}
 		if at == l.next || l.last[at.segment] <= durable || seeded.Has(seeded.SegmentReusedEarly) {
@@ -411,4 +431,7 @@ func (l *redoLog) place(nbytes int, durable txid, psize int) (at logPlace, ok bo
 	return at, false
 }
 
-func logBlocks(nbytes int) uint32 { return uint32((nbytes + logBlock - 1) / logBlock) }
+func logSectors(nbytes int) uint32 { return uint32((nbytes + logSector - 1) / logSector) }
+
+// logBytes returns what a record of nbytes takes of the log: whole sectors.
+func logBytes(nbytes int) int64 { return int64(logSectors(nbytes)) * logSector }

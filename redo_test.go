@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -36,15 +37,42 @@ func loggedStore(t *testing.T, path string, n int) *DB {
 	return nil
 }
 
+// withoutCheckpoints keeps db from making any, so that its log fills up, until resume is
+// called, or the test ends. Where the test keeps it from them already, it goes on doing so.
+func withoutCheckpoints(t *testing.T, db *DB) (resume func()) {
+	if _, held := heldCheckpoints.LoadOrStore(db, true); held {
+		return func() {}
+	}
+	db.syncing.Lock()
+	resume = sync.OnceFunc(func() {
+		heldCheckpoints.Delete(db)
+		db.syncing.Unlock()
+	})
+	t.Cleanup(resume)
+	return resume
+}
+
+// heldCheckpoints are the stores that make no checkpoints for their tests.
+var heldCheckpoints sync.Map
+
+// fileNow returns db's file, and the durable commit that it holds: no commit and no
+// checkpoint, for which a slow machine may give time, comes between.
+func fileNow(t *testing.T, db *DB) (file []byte, durable txid) {
+	t.Helper()
+	db.writer <- struct{}{}
+	defer func() { <-db.writer }()
+	defer withoutCheckpoints(t, db)()
+	file, err := os.ReadFile(db.Path())
+	require.NoError(t, err)
+	return file, db.durableTxid()
+}
+
 // crashed returns a copy of db's file as a crash may leave it: the commits since the last
 // checkpoint are in the log alone.
 func crashed(t *testing.T, db *DB) string {
-	db.writer <- struct{}{}
-	defer func() { <-db.writer }()
-	file, err := os.ReadFile(db.Path())
-	require.NoError(t, err)
+	file, durable := fileNow(t, db)
 	for slot, n := range db.slots {
-		if n > db.durable.txid {
+		if n > durable {
 			clear(file[slot*db.psize : (slot+1)*db.psize])
 		}
 	}
@@ -157,6 +185,56 @@ func TestLogIsUsedAgain(t *testing.T) {
 	mustBeSound(t, db)
 }
 
+// A log that is half full gets a segment beside the commits, which none of them writes to
+// before a checkpoint has made it ready.
+func TestLogGrowsAhead(t *testing.T) {
+	db := loggedStore(t, filepath.Join(t.TempDir(), "s"), 3000)
+	put := func(i int) {
+		require.NoError(t, db.Update(func(tx *Tx) error {
+			for n := range 200 {
+				if err := tx.Put(fmt.Appendf(nil, "%08d", n*15), bytes.Repeat([]byte{byte(i)}, 100)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
+	i := 0
+	for ; db.Stats().LogSize < grownAhead; i++ {
+		require.Less(t, i, 1000)
+		put(i)
+	}
+	require.NoError(t, db.Sync())
+	resume := withoutCheckpoints(t, db)
+	for size := db.Stats().LogSize; db.Stats().LogSize == size; i++ {
+		require.Less(t, i, 1000)
+		put(i)
+	}
+	before := db.Stats()
+	require.Equal(t, len(db.redo.segments)-1, db.readySegments())
+	for ; ; i++ {
+		require.Less(t, i, 1000)
+		put(i)
+		if db.Stats().Logged == before.Logged {
+			break // the log is full, and grows no more
+		}
+		before = db.Stats()
+		requireReplay(t, db, nil)
+	}
+	require.Equal(t, before.LogSize, db.Stats().LogSize)
+	put(i)
+	resume()
+	require.NoError(t, db.Sync())
+	require.Len(t, db.redo.segments, db.readySegments())
+	newest := len(db.redo.segments) - 1
+	for first := db.newest.txid; db.redo.last[newest] <= first; i++ {
+		require.Less(t, i, 1000)
+		put(i)
+	}
+	requireReplay(t, db, nil)
+	mustBeSound(t, db)
+}
+
 // What a record would be larger for than the pages, or than a record may be, is
 // committed directly; the next small commit is logged again.
 func TestLargeTransactionsAreNotLogged(t *testing.T) {
@@ -195,9 +273,13 @@ func TestReplayInMemory(t *testing.T) {
 	}))
 	fill(t, db, 0, 1, 100)
 	require.Positive(t, db.Stats().LogUsed)
+	cut := db.redo.offset(db.redo.next, db.psize)
+	fill(t, db, 1, 2, 100)
 	path := crashed(t, db)
 	before, err := os.ReadFile(path)
 	require.NoError(t, err)
+	before[cut+recordHeader]++ // a record that does not count: so the rest is to be written
+	require.NoError(t, os.WriteFile(path, before, 0o600))
 	unchanged := func() {
 		t.Helper()
 		after, err := os.ReadFile(path)
@@ -238,6 +320,44 @@ func TestReplayInMemory(t *testing.T) {
 	mustBeSound(t, db)
 }
 
+// Small records share a block of what the page cache has. Who writes one writes the sectors
+// from its own on, and lets alone those before it.
+func TestRecordsShareBlocks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	h := intercept(t, path)
+	db := loggedStore(t, path, 3000)
+	defer withoutCheckpoints(t, db)()
+	shared := 0
+	for i := range 20 {
+		h.reset()
+		at := db.redo.offset(db.redo.next, db.psize)
+		end := (at + logBlock) &^ (logBlock - 1)
+		before, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, db.Update(func(tx *Tx) error { return tx.Put([]byte("n"), fmt.Append(nil, i)) }))
+		require.EqualValues(t, at+logSector, db.redo.offset(db.redo.next, db.psize))
+		h.mu.Lock()
+		wrote := h.wrote
+		h.mu.Unlock()
+		require.Len(t, wrote, 1)
+		require.Equal(t, []int64{at, end - at}, []int64{wrote[0].Off, wrote[0].NBytes})
+		after, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(before[:at], after[:at]), "what was before the record")
+		require.True(t, bytes.Equal(before[end:], after[end:]), "what is behind its block")
+		if end-at < logBlock {
+			shared++
+		}
+	}
+	require.Greater(t, shared, 15)
+	again := testStore(t, crashed(t, db), nil)
+	require.NoError(t, again.View(func(tx *Tx) error {
+		require.Equal(t, "19", string(tx.Get([]byte("n"))))
+		return nil
+	}))
+	mustBeSound(t, again)
+}
+
 // A record is believed only as a whole, after the one before it, and with its runs.
 func TestRecordsThatAreNotBelieved(t *testing.T) {
 	base := loggedStore(t, filepath.Join(t.TempDir(), "s"), 3000)
@@ -250,7 +370,7 @@ func TestRecordsThatAreNotBelieved(t *testing.T) {
 			}
 			return tx.Put([]byte("n"), fmt.Append(nil, i))
 		}))
-		offs = append(offs, base.redo.offset(base.redo.next, base.psize)-logBlock)
+		offs = append(offs, base.redo.offset(base.redo.next, base.psize)-logSector)
 	}
 	var run int64
 	require.NoError(t, base.View(func(tx *Tx) error {
@@ -267,9 +387,9 @@ func TestRecordsThatAreNotBelieved(t *testing.T) {
 		want   string
 	}{
 		{"all", func([]byte) {}, "2"},
-		{"the last is gone", func(f []byte) { clear(f[offs[2]:][:logBlock]) }, "1"},
+		{"the last is gone", func(f []byte) { clear(f[offs[2]:][:logSector]) }, "1"},
 		{"the last is torn", func(f []byte) { f[offs[2]+recordHeader] ^= 1 }, "1"},
-		{"the middle is gone", func(f []byte) { clear(f[offs[1]:][:logBlock]) }, "0"},
+		{"the middle is gone", func(f []byte) { clear(f[offs[1]:][:logSector]) }, "0"},
 		{"the first is torn", func(f []byte) { f[offs[0]+offRecordBase] ^= 1 }, ""},
 		{"a run is torn", func(f []byte) { f[run+60_000] ^= 1 }, "0"},
 		{"another salt", func(f []byte) { reseal(f[offs[1]:], func(rec []byte) { rec[offRecordSalt] ^= 1 }) }, "0"},
@@ -311,7 +431,7 @@ func TestRecordsThatAreDamage(t *testing.T) {
 	base := loggedStore(t, filepath.Join(t.TempDir(), "s"), 3000)
 	require.NoError(t, base.Sync())
 	fill(t, base, 0, 1, 100)
-	off := base.redo.offset(base.redo.next, base.psize) - logBlock
+	off := base.redo.offset(base.redo.next, base.psize) - logSector
 	path := crashed(t, base)
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -461,4 +581,80 @@ func TestCheckpointCountsAfterItsSync(t *testing.T) {
 	h.setFail(nil)
 	require.Equal(t, before.Checkpoint, during)
 	require.Equal(t, before.Durable, db.Stats().Checkpoint)
+}
+
+// manyPagesChanged commits a change of each of more leaves than it takes for the record to be
+// synced ahead.
+func manyPagesChanged(db *DB, text string) error {
+	return db.Update(func(tx *Tx) error {
+		for i := 0; i < 30_000; i += 10 {
+			if err := tx.Put(fmt.Appendf(nil, "%08d", i), []byte(text)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// The record of a commit of many pages is written and synced before its pages are ready,
+// once. Should the commit fail after that, also for want of room, no crash brings it back.
+func TestRecordAheadOfItsPages(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	h := intercept(t, path)
+	db := loggedStore(t, path, 30_000)
+	inLog := func(off int64) bool {
+		for _, e := range db.redo.segments {
+			if n := pgno(off >> db.shift); n >= e.start && n < e.end() {
+				return true
+			}
+		}
+		return false
+	}
+	for i := 0; db.Stats().LogSize < 1<<20; i++ { // room for the records
+		require.Less(t, i, 100)
+		require.NoError(t, manyPagesChanged(db, "zero"))
+	}
+	require.NoError(t, db.Sync())
+	withoutCheckpoints(t, db)
+	before := db.Stats()
+	require.NoError(t, manyPagesChanged(db, "one"))
+	require.Equal(t, before.Logged+1, db.Stats().Logged)
+	require.Equal(t, before.LogSyncs+1, db.Stats().LogSyncs)
+	requireReplay(t, db, nil)
+
+	for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
+		records := 0
+		db.maxResident = 0 // so that it has to write its pages
+		h.setFail(func(op mmap.Op) error {
+			if op.Kind != mmap.OpWrite || op.Off < int64(numMetas*db.psize) {
+				return nil
+			}
+			if inLog(op.Off) {
+				records++
+				return nil
+			}
+			return fault
+		})
+		require.ErrorIs(t, manyPagesChanged(db, "two"), fault)
+		h.setFail(nil)
+		db.maxResident = maxResident
+		require.Equal(t, 2, records, "written, and wiped")
+		again := requireReplay(t, db, nil)
+		require.NoError(t, again.View(func(tx *Tx) error {
+			require.Equal(t, "one", string(tx.Get([]byte("00000000"))))
+			return nil
+		}))
+		require.NoError(t, manyPagesChanged(db, "one"))
+		mustBeSound(t, db)
+	}
+
+	h.setFail(func(op mmap.Op) error {
+		if op.Kind == mmap.OpSyncRange {
+			return syscall.EIO
+		}
+		return nil
+	})
+	require.ErrorIs(t, manyPagesChanged(db, "three"), ErrSyncFailed)
+	require.ErrorIs(t, manyPagesChanged(db, "four"), ErrSyncFailed)
+	h.setFail(nil)
 }

@@ -5,15 +5,20 @@ package folio
 // Records are followed from the meta that was proven: each must be whole, hold the sum
 // and the commit of the one before it, and name only runs that are there as a whole. The
 // first that fails this ends the log: nobody was told that it, or what follows it, is
-// durable. What is found is done again in one transaction, on the commit of that meta,
-// and becomes one commit, with a new salt, that is synced as a whole. Should that be cut
-// short, all of it begins anew: neither the log nor a run that it names is written by it.
+// durable. What is found is done again in one transaction, on the commit of that meta.
+// Then the store goes on as the process did that is gone: the pages stay in memory as
+// those of the last record's commit, the next record goes behind that one, and nothing is
+// written. Where that can't be, what was replayed becomes one commit, with a new salt,
+// that is synced as a whole. Should either be cut short, all of it begins anew: neither the
+// log nor a run that it names is written by it.
 //
 // Invariants:
-//   - the runs of all records are taken out of the free list before a page is allocated;
+//   - the runs of all records are taken out of the free list before a page is allocated, and
+//     not used again before a commit with what the records say is durable;
 //   - the work is bounded by the limits that call for a checkpoint.
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -25,45 +30,44 @@ import (
 
 // foundLog is what a scan of the log found.
 type foundLog struct {
-	records []foundRecord
+	records [][]byte
 	runs    []extent // that they name
-	nops    int
-	reached txid // the commit of the last record, or that of the meta
-	seen    txid // the largest txid of any whole record of this log
-	durable txid // the largest that any of those knows durable
+	work    work     // that the records are
+	reached txid     // the commit of the last record, or that of the meta
+	seen    txid     // the largest txid of any whole record of this log
+	durable txid     // the largest that any of those knows durable
+	end     logState // as after the last record
+	last    []txid   // per segment: the commit of the last of the records in it, or 0
+	// cut says that a record which would follow one of these does not count, as it is or
+	// its runs are not whole. What is written over the one or the others, and torn in
+	// turn, could make it whole.
+	cut bool
+	err error // the log is damaged
 }
 
-// foundRecord is where a record is in the file.
-type foundRecord struct {
-	off    int64
-	nbytes int
-}
-
-// logReader reads the log through a window of the file.
+// logReader reads the log, as the disk has it, through a window of the file. How far it is
+// to be read is not known before: the kernel reads ahead the more the longer records have
+// followed each other.
 type logReader struct {
-	db    *DB
-	psize int
-	fresh bool // from the disk
-	buf   []byte
-	off   int64 // of the file, where buf begins
+	db      *DB
+	psize   int
+	buf     []byte
+	off     int64 // of the file, where buf begins
+	ahead   int64 // how far ahead of buf the kernel reads
+	asked   int64 // the end of what the kernel was asked to read
+	dropped int64 // the end of what it has forgotten
 }
 
-const logWindow = 1 << 20
+const (
+	logWindow   = 128 << 10
+	maxLogAhead = 4 << 20
+)
 
-// bytes returns nbytes of the file from off on, valid until the next call.
-func (r *logReader) bytes(off int64, nbytes int) ([]byte, error) {
+// bytes returns nbytes of the file from off on, valid until the next call; there may be
+// more of the log up to end.
+func (r *logReader) bytes(off int64, nbytes int, end int64) ([]byte, error) {
 	if off < r.off || off+int64(nbytes) > r.off+int64(len(r.buf)) {
-		want := max(nbytes, logWindow)
-		if cap(r.buf) < want {
-			r.buf = make([]byte, want)
-		}
-		r.buf, r.off = r.buf[:want], off
-		if r.fresh {
-			if err := r.db.dropCache(off, int64(want)); err != nil {
-				return nil, err
-			}
-		}
-		if _, err := r.db.readAt(r.buf, off); err != nil {
+		if err := r.move(off, nbytes, end); err != nil {
 			r.buf = r.buf[:0]
 			return nil, err
 		}
@@ -71,22 +75,63 @@ func (r *logReader) bytes(off int64, nbytes int) ([]byte, error) {
 	return r.buf[off-r.off:][:nbytes], nil
 }
 
-// record returns the record at a place of the log, nil where none is whole.
-func (r *logReader) record(l *logState, at logPlace) ([]byte, error) {
-	room := int64(l.segments[at.segment].blocks(r.psize)-at.block) * logBlock
+// move reads the window that begins at off, and has the kernel read the next beside that.
+func (r *logReader) move(off int64, nbytes int, end int64) error {
+	want := nbytes
+	if off < r.off || off > r.off+int64(len(r.buf)) {
+		r.ahead, r.asked, r.dropped = 0, off, off
+	} else {
+		want = int(min(int64(max(nbytes, logWindow)), end-off))
+		r.ahead = min(max(2*r.ahead, logWindow), maxLogAhead)
+	}
+	if err := r.ask(min(off+int64(want)+r.ahead, end)); err != nil {
+		return err
+	}
+	if cap(r.buf) < want {
+		r.buf = make([]byte, want)
+	}
+	r.buf, r.off = r.buf[:want], off
+	_, err := r.db.readAt(r.buf, off)
+	return err
+}
+
+// ask has the kernel read from the disk up to end.
+func (r *logReader) ask(end int64) error {
+	if end <= r.asked {
+		return nil
+	}
+	if end > r.dropped {
+		if err := r.db.dropCache(r.dropped, end-r.dropped); err != nil {
+			return err
+		}
+		r.dropped = (end + cachePiece - 1) &^ (cachePiece - 1)
+	}
+	err := r.db.file.ReadAhead(r.asked, end-r.asked)
+	r.asked = end
+	return err
+}
+
+// head returns what a place of the log has as the header of a record, and whether it can
+// be one of this log.
+func (r *logReader) head(l *logState, at logPlace) (h recordHead, ok bool, err error) {
+	room := (int64(l.segments[at.segment].sectors(r.psize)) - int64(at.sector)) * logSector
 	if room == 0 {
-		return nil, nil
+		return h, false, nil
 	}
 	off := l.offset(at, r.psize)
-	block, err := r.bytes(off, logBlock)
+	sector, err := r.bytes(off, logSector, off+room)
 	if err != nil {
-		return nil, err
+		return h, false, err
 	}
-	h := getRecordHead(block)
-	if h.salt != l.salt && !seeded.Has(seeded.SaltIgnored) || h.nbytes < recordHeader || int64(h.nbytes) > room {
-		return nil, nil
-	}
-	rec, err := r.bytes(off, h.nbytes)
+	h = getRecordHead(sector)
+	return h, (h.salt == l.salt || seeded.Has(seeded.SaltIgnored)) && h.nbytes >= recordHeader && int64(h.nbytes) <= room, nil
+}
+
+// record returns the record at a place of the log whose header is h, nil where it is not
+// whole.
+func (r *logReader) record(l *logState, at logPlace, h *recordHead) (rec []byte, err error) {
+	off, end := l.offset(at, r.psize), l.segments[at.segment].end()
+	rec, err = r.bytes(off, h.nbytes, int64(end)*int64(r.psize))
 	if err != nil || !isWholeRecord(rec) && !seeded.Has(seeded.TornRecordAccepted) {
 		return nil, err
 	}
@@ -94,46 +139,64 @@ func (r *logReader) record(l *logState, at logPlace) ([]byte, error) {
 }
 
 // scanLog follows the log from where meta m says, and checks the runs that it names
-// against the file. m is proven.
+// against the file.
 func (db *DB) scanLog(m *meta) (f foundLog, err error) {
 	f.reached = m.txid
-	l := m.log
-	r := &logReader{db: db, psize: m.psize, fresh: true}
-	sum := l.sum
+	f.end, f.last = m.log, make([]txid, len(m.log.segments))
+	r := &logReader{db: db, psize: m.psize}
 	for found := true; found; {
 		found = false
-		for at := range l.places {
-			rec, err := r.record(&l, at)
-			if err != nil {
+		for at := range f.end.places {
+			if found, err = db.scanPlace(m, &f, r, at); err != nil {
 				return f, err
 			}
-			if rec == nil {
-				continue
+			if found {
+				break
 			}
-			h := getRecordHead(rec)
-			f.seen = max(f.seen, h.txid)
-			if h.prev != sum && !seeded.Has(seeded.ChainIgnored) || h.base != f.reached && !seeded.Has(seeded.GapIgnored) ||
-				seeded.Has(seeded.ChainIgnored) && h.txid <= f.reached {
-				continue
-			}
-			f.durable = max(f.durable, h.durable)
-			runs, err := db.runsOf(m, rec)
-			if err != nil {
-				return f, err
-			}
-			if runs == nil {
-				continue
-			}
-			f.runs = append(f.runs, runs...)
-			f.records = append(f.records, foundRecord{l.offset(at, m.psize), h.nbytes})
-			f.nops += h.nops
-			f.reached, sum = h.txid, h.sum
-			l.next = logPlace{at.segment, at.block + logBlocks(h.nbytes)}
-			found = true
-			break
 		}
 	}
 	return f, nil
+}
+
+// scanPlace adds to f the record at a place, if it is the next one.
+func (db *DB) scanPlace(m *meta, f *foundLog, r *logReader, at logPlace) (found bool, err error) {
+	l := &f.end
+	h, ok, err := r.head(l, at)
+	if err != nil || !ok {
+		return false, err
+	}
+	if h.txid <= f.reached {
+		return false, nil // left over
+	}
+	follows := (h.prev == l.sum || seeded.Has(seeded.ChainIgnored)) && (h.base == f.reached || seeded.Has(seeded.GapIgnored))
+	rec, err := r.record(l, at, &h)
+	if err != nil {
+		return false, err
+	}
+	if rec == nil {
+		f.cut = f.cut || follows
+		return false, nil
+	}
+	f.seen = max(f.seen, h.txid)
+	if !follows {
+		return false, nil
+	}
+	f.durable = max(f.durable, h.durable)
+	runs, err := db.runsOf(m, rec)
+	if err != nil {
+		return false, err
+	}
+	if runs == nil {
+		f.cut = true
+		return false, nil
+	}
+	f.runs = append(f.runs, runs...)
+	f.records = append(f.records, bytes.Clone(rec))
+	f.work.nops += uint64(h.nops)
+	f.work.nbytes += uint64(logBytes(h.nbytes))
+	f.reached, f.last[at.segment], l.sum = h.txid, h.txid, h.sum
+	l.next = logPlace{at.segment, at.sector + logSectors(h.nbytes)}
+	return true, nil
 }
 
 // runsOf returns the runs that a record names, not nil, or nil where one is not in the
@@ -162,8 +225,13 @@ func (db *DB) isWholeRun(m *meta, r runRef) (bool, error) {
 	if r.pgno < numMetas || r.pgno > maxPgno || r.npages != runPages(m.psize, r.keyLen, r.valueLen) {
 		return false, nil
 	}
-	buf := make(page, r.npages*m.psize)
-	n, err := db.readAt(buf, int64(r.pgno)*int64(m.psize))
+	buf, off := make(page, r.npages*m.psize), int64(r.pgno)*int64(m.psize)
+	if !seeded.Has(seeded.RunsFromCache) {
+		if err := db.dropCache(off, int64(len(buf))); err != nil {
+			return false, err
+		}
+	}
+	n, err := db.readAt(buf, off)
 	if err != nil || n < len(buf) {
 		return false, err
 	}
@@ -256,11 +324,12 @@ func (c *changes) readPath() {
 
 // --- doing it again
 
-// replay does again what the log holds, and commits it, as one commit that is synced.
-func (db *DB) replay(f *foundLog) error {
+// replay does again what the log holds. Where resumes is true, and it is not too much for
+// that, it stays in memory, and the log goes on; else it becomes a commit that is synced.
+func (db *DB) replay(f *foundLog, resumes bool) (resumed bool, err error) {
 	s, err := db.startWrite()
 	if err != nil {
-		return err
+		return false, err
 	}
 	tx := &Tx{s: s, managed: true}
 	defer func() {
@@ -269,8 +338,10 @@ func (db *DB) replay(f *foundLog) error {
 		}
 	}()
 	s.redo.wanted = false
+	defer s.pg.copyPages(db.readPage)()
+	expectBuffers(db.psize, int(f.work.nops))
 	if err := s.reserveRuns(f.runs); err != nil {
-		return err
+		return false, err
 	}
 	s.guard(func() {
 		if err = db.readAheadLeaves(tx, f); err == nil {
@@ -278,23 +349,30 @@ func (db *DB) replay(f *foundLog) error {
 		}
 	})
 	if err != nil || s.err != nil {
-		return joinFault(err, s.err)
+		return false, joinFault(err, s.err)
 	}
 	s.guard(func() { s.flush() })
 	if s.err != nil {
-		return s.err
+		return false, s.err
 	}
-	c := &committer{s: s, db: db, hwm: s.pg.npages, settles: true, adopted: f.runs}
-	if err := c.write(true); err != nil {
-		c.undo()
-		return err
+	c := &committer{s: s, db: db, hwm: s.pg.npages, replayed: f}
+	resumed = resumes && !s.spilled && s.w.nbytes < db.checkpointFrom()
+	if resumed {
+		s.id = f.reached // no page of it has its number yet
 	}
-	if err := c.finish(true); err != nil {
-		return err
+	c.settles = !resumed
+	if err := c.run(true, c.write); err != nil {
+		return false, err
 	}
 	db.giveUpReplay(s)
 	tx.s = nil
-	return nil
+	return resumed, nil
+}
+
+// readPage reads page n of the file.
+func (db *DB) readPage(p page, n pgno) error {
+	_, err := db.readAt(p, int64(n)<<db.shift)
+	return err
 }
 
 // giveUpReplay ends the transaction of a replay, which holds no writer lock.
@@ -328,13 +406,8 @@ func (s *txState) reserveRuns(runs []extent) error {
 // readAheadLeaves has the kernel read the leaves that the records change, as they are
 // before that: one by one, in the order of the changes, would take the disk minutes.
 func (db *DB) readAheadLeaves(tx *Tx, f *foundLog) error {
-	r := &logReader{db: db, psize: db.psize}
 	var leaves []pgno
-	for _, at := range f.records {
-		rec, err := r.bytes(at.off, at.nbytes)
-		if err != nil {
-			return err
-		}
+	for _, rec := range f.records {
 		b := tx.Root()
 		for c := (changes{b: rec[recordHeader:]}); len(c.b) > 0 && !c.bad; {
 			switch kind := c.next(); {
@@ -353,17 +426,9 @@ func (db *DB) readAheadLeaves(tx *Tx, f *foundLog) error {
 
 // replayRecords does what all records say.
 func (db *DB) replayRecords(tx *Tx, f *foundLog) error {
-	r := &logReader{db: db, psize: db.psize}
 	begun := time.Now()
 	told, ndone := begun, 0
-	for _, at := range f.records {
-		rec, err := r.bytes(at.off, at.nbytes)
-		if err != nil {
-			return err
-		}
-		if !isWholeRecord(rec) && !seeded.Has(seeded.TornRecordAccepted) {
-			return corrupt(0, "redo record at offset %d is not what it was a moment ago", at.off)
-		}
+	for _, rec := range f.records {
 		if err := tx.replayRecord(rec); err != nil {
 			return err
 		}
@@ -375,7 +440,7 @@ func (db *DB) replayRecords(tx *Tx, f *foundLog) error {
 		ndone += getRecordHead(rec).nops
 		if now := time.Now(); now.Sub(told) > time.Second {
 			told = now
-			db.log.Info("recovering from the redo log", "path", db.path, "changes", ndone, "of", f.nops, "seconds", now.Sub(begun).Seconds())
+			db.log.Info("recovering from the redo log", "path", db.path, "changes", ndone, "of", f.work.nops, "seconds", now.Sub(begun).Seconds())
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/foliokv/folio/internal/mmap"
 	"github.com/stretchr/testify/require"
 )
 
@@ -62,10 +63,106 @@ func TestResidentPages(t *testing.T) {
 	require.Less(t, db.residents.size(), int64(20*minPageSize), "nobody reads what was let go of")
 }
 
+// A page that is in memory only is changed at its place, unless the target of a checkpoint
+// shows it. Readers of each version see it.
+func TestChangedInPlace(t *testing.T) {
+	db := loggedStore(t, filepath.Join(t.TempDir(), "s"), 3000)
+	resume := func() {}
+	checkpoint := func() { // none comes by itself, however slow the machine is
+		t.Helper()
+		resume()
+		require.NoError(t, db.Sync())
+		resume = withoutCheckpoints(t, db)
+	}
+	checkpoint()
+	var readers []*Tx
+	var want []*docBucket
+	var lent [][]byte
+	change := func() (root pgno, nwaiting uint64) {
+		t.Helper()
+		i := len(readers)
+		require.NoError(t, db.Update(func(tx *Tx) error {
+			return tx.Put([]byte("00000070"), fmt.Append(nil, "version ", i))
+		}))
+		tx, err := db.Begin(false)
+		require.NoError(t, err)
+		t.Cleanup(func() { tx.Rollback() })
+		readers, want = append(readers, tx), append(want, apiBucket(tx.Root()))
+		lent = append(lent, tx.Get([]byte("00000070")))
+		return db.newest.root.root.pgno, db.free.waitingPages()
+	}
+	look := func() {
+		t.Helper()
+		for i, tx := range readers {
+			requireSameBucket(t, want[i], apiBucket(tx.Root()), "")
+			require.NoError(t, tx.Err())
+			require.Equal(t, fmt.Sprint("version ", i), string(lent[i]))
+		}
+	}
+	for db.Stats().Resident == 0 { // the log has to begin
+		require.Less(t, len(readers), 3)
+		change()
+	}
+	first, nwaiting := change()
+	resident := db.Stats().Resident
+	for range 5 {
+		n, nw := change()
+		require.Equal(t, first, n)
+		require.Equal(t, nwaiting, nw, "pages are let go of")
+	}
+	require.Equal(t, resident, db.Stats().Resident)
+	look()
+	target, err := db.beginSync()
+	require.NoError(t, err)
+	second, nw := change()
+	require.NotEqual(t, first, second, "the target has the page")
+	require.Greater(t, nw, nwaiting)
+	for range 3 {
+		n, _ := change()
+		require.Equal(t, second, n)
+	}
+	require.NoError(t, db.writeTarget(&target, CheckpointAsked))
+	require.NoError(t, db.fileSync())
+	db.endSync(&target, 0, true)
+	look()
+	n, _ := change()
+	require.Equal(t, second, n, "the target has not reached that")
+	checkpoint()
+	n, _ = change()
+	require.NotEqual(t, second, n, "it is in the file")
+	for range 5 { // as many as take the buffers of what was written
+		change()
+	}
+	look()
+	requireReplay(t, db, nil)
+	copied := filepath.Join(t.TempDir(), "copy")
+	for i := range readers {
+		require.NoError(t, os.RemoveAll(copied))
+		require.NoError(t, readers[i].CopyFile(copied, 0o600))
+		again := testStore(t, copied, nil)
+		requireSameBucket(t, want[i], content(t, again), "")
+		mustBeSound(t, again)
+		require.NoError(t, again.Close())
+	}
+	for _, tx := range readers[1:] {
+		require.NoError(t, tx.Rollback())
+	}
+	change()
+	require.NoError(t, readers[len(readers)-1].Rollback())
+	checkpoint()
+	change()
+	require.Less(t, db.residents.size(), int64(20*minPageSize), "one reader keeps its version only")
+	requireSameBucket(t, want[0], apiBucket(readers[0].Root()), "")
+	require.NoError(t, readers[0].Rollback())
+	require.NoError(t, readers[len(readers)-1].Rollback())
+	mustBeSound(t, db)
+}
+
 // What no snapshot shows is dropped, though its place is not used again at once.
 func TestResidentGarbage(t *testing.T) {
 	db := loggedStore(t, filepath.Join(t.TempDir(), "s"), 5000)
 	require.NoError(t, db.Sync())
+	withoutCheckpoints(t, db) // they keep what they write
 	most := int64(0)
 	for i := range 600 {
 		fill(t, db, i%3, i%3+1, 100)
@@ -88,6 +185,57 @@ func TestResidentLimit(t *testing.T) {
 			requireReplay(t, db, nil)
 		}
 	}
+	mustBeSound(t, db)
+}
+
+// A commit whose pages would be too many waits for the checkpoint that is under way, and
+// writes none of them.
+func TestCommitsWaitForACheckpoint(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	h := intercept(t, path)
+	db := loggedStore(t, path, 5000)
+	require.NoError(t, db.Sync())
+	db.writer <- struct{}{}
+	db.maxResident = 100 * minPageSize
+	<-db.writer
+	change := func(from, n int) {
+		t.Helper()
+		require.NoError(t, db.Update(func(tx *Tx) error {
+			for i := range n {
+				require.NoError(t, tx.Put(fmt.Appendf(nil, "%08d", (from+i)*70), []byte("changed")))
+			}
+			return nil
+		}))
+	}
+	resume := withoutCheckpoints(t, db)
+	change(0, 35)
+	change(35, 35)
+	require.Greater(t, db.Stats().Resident, int64(60*minPageSize))
+	resume()
+
+	var once sync.Once
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	h.setFail(func(op mmap.Op) error {
+		if op.Kind == mmap.OpWrite && op.NBytes >= minPageSize {
+			once.Do(func() { close(begun); <-goOn })
+		}
+		return nil
+	})
+	before, target := db.Stats(), make(chan error, 1)
+	go func() { target <- db.Sync() }()
+	<-begun
+	go func() {
+		for len(db.writer) == 0 { // until the commit below has begun; it may still be on its way
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(10 * time.Millisecond)
+		close(goOn)
+	}()
+	change(20, 40)
+	require.NoError(t, <-target)
+	after := db.Stats()
+	require.Equal(t, before.Logged+1, after.Logged)
+	require.Equal(t, uint64(before.Resident/minPageSize)+1, after.PagesWritten-before.PagesWritten, "those of the checkpoint, and its meta")
 	mustBeSound(t, db)
 }
 

@@ -50,7 +50,7 @@ func (db *DB) Stats() Stats {
 	db.mu.Lock()
 	st := db.sizes
 	st.Durable, st.Checkpoint = uint64(db.secured), uint64(db.durable.txid)
-	st.LogUsed = int64(db.at.work.minus(db.durable.work).nbytes)
+	st.LogUsed = int64(db.sinceDurable().nbytes)
 	st.Checkpoints = db.checkpointer.stats
 	db.mu.Unlock()
 	st.Resident = db.residents.unwritten()

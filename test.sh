@@ -51,7 +51,7 @@ quick() {
 # crash_round [IMAGES FAULTS KILLS]: the tests of docs/crash-model.md, with their counts.
 crash_round() {
 	step "crashes, faults, kills, readers"
-	FOLIO_IMAGES=${1:-100000} FOLIO_FAULTS=${2:-6000} FOLIO_KILLS=${3:-500} go test -count=1 -v -timeout 0 \
+	FOLIO_IMAGES=${1:-100000} FOLIO_FAULTS=${2:-6000} FOLIO_KILLS=${3:-500} go test -count=1 -v -timeout 30m \
 		-run 'TestCrash|TestFaults|TestKill|TestReaders' ./fuzz >build/crash.log 2>&1 || { cat build/crash.log; exit 1; }
 	grep -E '^(---|ok)|distinct|injected|kills' build/crash.log
 }

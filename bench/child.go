@@ -24,13 +24,14 @@ type childOrder struct {
 	Round       int
 	Pairs       int
 	Sorted      bool
+	Aging       int
 	Batch       int // puts in a commit
 }
 
 // start returns the model of the filled store, and the random numbers of the round:
 // what parent and child make the same commits from.
 func (c *childOrder) start() (*model, *rand.Rand) {
-	return filledModel(c.Seed, c.Pairs, c.Sorted), roundRand(c.Seed, c.Round)
+	return filledModel(c.Seed, c.Pairs, c.Sorted, c.Aging), roundRand(c.Seed, c.Round)
 }
 
 // runIfChild does the order that this process was started with, if any, and then does

@@ -58,24 +58,25 @@ func flags(c *config) *flag.FlagSet {
 	fs.BoolVar(&c.smoke, "smoke", false, "tiny sizes and one round, to see that everything works; other flags of sizes are ignored")
 	fs.IntVar(&c.Pairs, "n", 1_000_000, "pairs in the filled stores")
 	fs.BoolVar(&c.Sorted, "sorted", false, "fill the stores in key order, not in random order")
-	fs.IntVar(&c.bareWrites, "bare", 2_000, "bare: writes in a round")
-	fs.IntVar(&c.singleCommits, "single", 2_000, "single: commits in a round")
-	fs.IntVar(&c.groupCommits, "group", 6_000, "group16, group64: commits in a round, of all goroutines together")
+	fs.IntVar(&c.Aging, "aging", 200, "durable transactions of 1,000 puts in the filled stores, before any turn")
+	fs.IntVar(&c.bareWrites, "bare", 10_000, "bare: writes in a round")
+	fs.IntVar(&c.singleCommits, "single", 20_000, "single: commits in a round")
+	fs.IntVar(&c.groupCommits, "group", 60_000, "group16, group64: commits in a round, of all goroutines together; a tenth where each has a sync of its own")
 	fs.IntVar(&c.loadPairs, "load", 1_000_000, "load-random, load-ordered: pairs")
-	fs.IntVar(&c.churnBatches, "churn", 50, "churn: transactions of 1,000 changes in a round")
-	fs.Float64Var(&c.mixedSeconds, "mixed", 5, "mixed: seconds")
+	fs.IntVar(&c.churnBatches, "churn", 300, "churn: transactions of 1,000 changes in a round")
+	fs.Float64Var(&c.mixedSeconds, "mixed", 10, "mixed: seconds")
 	fs.IntVar(&c.gets, "gets", 1_000_000, "reads: gets of each kind in a round")
 	fs.IntVar(&c.ranges, "ranges", 10_000, "reads: range scans of 100 pairs in a round")
 	fs.IntVar(&c.killedCommits, "killed", 2_000, "open-killed: commits of one put before the kill")
 	fs.IntVar(&c.coldBatches, "cold", 290, "open-cold: transactions of 1,000 puts before the kill")
 	fs.IntVar(&c.tailPreload, "tail-preload", 100_000, "checkpoint-tail: puts before what is timed")
-	fs.Float64Var(&c.tailSeconds, "tail", 30, "checkpoint-tail: seconds")
+	fs.Float64Var(&c.tailSeconds, "tail", 15, "checkpoint-tail: seconds")
 	return fs
 }
 
 // smokeSizes are as small as still makes sense.
 var smokeSizes = sizes{
-	Pairs: 3_000, bareWrites: 50, singleCommits: 20, groupCommits: 64, loadPairs: 12_000, churnBatches: 2,
+	Pairs: 3_000, Aging: 2, bareWrites: 50, singleCommits: 20, groupCommits: 64, loadPairs: 12_000, churnBatches: 2,
 	mixedSeconds: 0.05, gets: 2_000, ranges: 50, killedCommits: 10, coldBatches: 3, tailPreload: 2_000, tailSeconds: 0.05,
 }
 

@@ -29,7 +29,7 @@ func (b *bench) openTurn(c *contender, round, batch, ncommits int, prepare func(
 	if err := b.disk.sync(); err != nil {
 		return nil, err
 	}
-	order := childOrder{Engine: c.engine.name, Dir: dir, Seed: b.seed, Round: round, Pairs: b.Pairs, Sorted: b.Sorted, Batch: batch}
+	order := childOrder{Engine: c.engine.name, Dir: dir, Seed: b.seed, Round: round, Pairs: b.Pairs, Sorted: b.Sorted, Aging: b.Aging, Batch: batch}
 	nacked, err := runAndKill(order, ncommits)
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ func (b *bench) readsWorkload(c *contender, round int) (sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := openIn(c.engine, dir, filledModel(b.seed, b.Pairs, b.Sorted), openOptions{npairs: b.Pairs})
+	o, err := openIn(c.engine, dir, filledModel(b.seed, b.Pairs, b.Sorted, b.Aging), openOptions{npairs: b.Pairs})
 	if err != nil {
 		return nil, err
 	}

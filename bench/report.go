@@ -218,7 +218,7 @@ title says otherwise), values of %d bytes that do not compress and are never put
 All stores get the same pairs and the same changes, and are as durable: a commit is on
 the disk when it returns. Rounds: %d. In a round all workloads run, and within a
 workload the stores take turns, of which another begins in each round. Each turn that
-writes has a fresh copy of a store filled beforehand, and the whole file system is
+writes has a fresh copy of a store filled and changed beforehand, and the whole file system is
 synced before it. A figure is the median of the rounds, in brackets the least and the
 most; a ratio is that of the two figures of the same round, and its spread says how
 far to trust it. After each turn the store is opened again, every pair in it is

@@ -34,6 +34,7 @@ type bench struct {
 type sizes struct {
 	Pairs  int
 	Sorted bool // the order in which stores are filled
+	Aging  int  // durable transactions of 1,000 puts after that
 
 	bareWrites    int
 	singleCommits int
@@ -69,14 +70,21 @@ func fillOrder(npairs int, sorted bool) []int {
 	return order
 }
 
-// filledModel is what a store holds that was filled with npairs pairs.
-func filledModel(seed uint64, npairs int, sorted bool) *model {
+// filledModel is what a store holds that was filled with npairs pairs, and then aged.
+func filledModel(seed uint64, npairs int, sorted bool, aging int) *model {
 	m := newModel(seed, universe(npairs))
 	for _, i := range fillOrder(npairs, sorted) {
 		m.note(i)
 	}
+	rnd := agingRand(seed)
+	for range aging * smallBatch {
+		m.note(m.random(rnd, true))
+	}
 	return m
 }
+
+// agingRand gives every store the same past.
+func agingRand(seed uint64) *rand.Rand { return roundRand(seed, -1) }
 
 // fill puts pairs in batches; each batch is made first and then put inside timed.
 func fill(s store, m *model, order []int, timed func(func() error) error) error {
@@ -118,12 +126,31 @@ func (b *bench) fillBase(e *engine, dir string) error {
 	if err := fill(s, m, fillOrder(b.Pairs, b.Sorted), func(fn func() error) error { return fn() }); err != nil {
 		return err
 	}
-	if settler, ok := s.(settler); ok {
+	if err := s.close(); err != nil {
+		return err
+	}
+	o, err := openIn(e, dir, m, openOptions{npairs: b.Pairs})
+	if err != nil {
+		return err
+	}
+	return b.age(o)
+}
+
+// age makes durable changes all over a filled store, so that logs and free space are as in
+// one that is in use, and closes it.
+func (b *bench) age(o *opened) error {
+	rnd := agingRand(b.seed)
+	for range b.Aging {
+		if err := o.store.apply(o.model.puts(rnd, smallBatch)); err != nil {
+			return err
+		}
+	}
+	if settler, ok := o.store.(settler); ok {
 		if err := settler.settle(); err != nil {
 			return err
 		}
 	}
-	return s.close()
+	return o.store.close()
 }
 
 // opened is a store that is open for a turn, and what it must hold.
@@ -167,7 +194,7 @@ func (b *bench) openCopy(e *engine) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := openIn(e, dir, filledModel(b.seed, b.Pairs, b.Sorted), openOptions{npairs: b.Pairs})
+	o, err := openIn(e, dir, filledModel(b.seed, b.Pairs, b.Sorted, b.Aging), openOptions{npairs: b.Pairs})
 	if err != nil {
 		return nil, err
 	}

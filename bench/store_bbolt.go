@@ -12,6 +12,7 @@ import (
 var bboltEngine = &engine{
 	name:    "bbolt",
 	module:  "go.etcd.io/bbolt",
+	alone:   true,
 	note:    "pairs in a bucket; the default sync, FreelistMapType, NoStatistics, a mapping large enough from the start; FillPercent 0.9 where keys are put in order",
 	batches: "bbolt, Batch",
 	open:    openBolt,

@@ -14,6 +14,7 @@ import (
 var lmdbEngine = &engine{
 	name:   "lmdb",
 	module: "github.com/PowerDNS/lmdb-go",
+	alone:  true,
 	note:   "the root database; default flags, so every commit is synced; a map of 4 GiB or 4 KiB a pair; values read without a copy (RawRead); short reads renew one transaction",
 	open:   openLMDB,
 }

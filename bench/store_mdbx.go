@@ -13,6 +13,7 @@ import (
 var mdbxEngine = &engine{
 	name:   "mdbx",
 	module: "github.com/erigontech/mdbx-go",
+	alone:  true,
 	note:   "the root table; default flags, so the durable mode (SYNC_DURABLE); pages of 4 KiB, a map of 4 GiB or 4 KiB a pair, the file grows by 16 MiB; short reads renew one transaction",
 	open:   openMDBX,
 }

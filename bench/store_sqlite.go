@@ -18,6 +18,7 @@ import (
 var sqliteEngine = &engine{
 	name:   "sqlite",
 	module: "github.com/mattn/go-sqlite3",
+	alone:  true,
 	note:   "a table WITHOUT ROWID with a blob as its key; WAL, synchronous=FULL, a cache of 64 MiB, mmap_size 1 GiB; prepared statements through database/sql; one connection writes, goroutines queue for it",
 	open:   openSQLite,
 }

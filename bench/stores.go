@@ -44,6 +44,7 @@ type engine struct {
 	note     string // how it is used, for the report
 	optional bool   // takes part only where it is asked for
 	batches  string // name of the variant that commits by batcher, or none
+	alone    bool   // each commit has a sync of its own, however many wait for one
 	open     func(dir string, o openOptions) (store, error)
 }
 

@@ -137,7 +137,7 @@ func TestMovingLookup(t *testing.T) {
 
 // TestChurnKeepsSize sees that a store neither grows nor shrinks.
 func TestChurnKeepsSize(t *testing.T) {
-	m := filledModel(testSeed, 4_000, false)
+	m := filledModel(testSeed, 4_000, false, 0)
 	rnd := roundRand(testSeed, 0)
 	for range 5 {
 		if n := len(churn(m, rnd)); n != smallBatch || m.present != 4_000 {
@@ -149,7 +149,7 @@ func TestChurnKeepsSize(t *testing.T) {
 // TestShares sees that no pair is in two shares, and none of the commits is lost.
 func TestShares(t *testing.T) {
 	b := bench{sizes: sizes{Pairs: 500}, seed: testSeed}
-	m := filledModel(testSeed, 500, false)
+	m := filledModel(testSeed, 500, false, 0)
 	owner := map[string]int{}
 	n := 0
 	for g, ops := range b.shares(m, 0, 16, 100) {

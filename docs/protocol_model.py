@@ -7,7 +7,10 @@ R: with all on the model finds nothing, with one off it prints a shortest histor
 switches are the first entries of the table of seeded faults that the crash tests must catch.
 Commits of mode 'mem' are logged ones whose pages stay in memory (resident.go): nothing but their record
 is written; a checkpoint writes the pages and the meta of its target, and every commit that writes a meta
-first writes what the commit before it has in memory. Memory is gone after a kill as after a crash.
+first writes what the commit before it has in memory. A page of memory that is changed again keeps its place,
+where neither the durable commit nor a checkpoint's target has it ('ckt' takes the target, before it is written). Memory is gone after a kill as after a crash. What a
+recovery replays stays in memory too, as commit of the last record's number, and the log goes on behind that;
+where a meta was refuted the replay becomes a commit that is synced as a whole, with a new salt.
 Not modelled: torn sectors, freelog pages, segment wrap, readers, failed syncs.
     python3 protocol_model.py          the table, a few minutes
 """
@@ -39,7 +42,14 @@ class R: # rules
     salt=True
     monoD=True
     runs=False; onemeta=True
+    nonce=True          # a record differs from all that were written before the store was opened
+    memreplay=True      # what a replay makes stays in memory, and the log goes on, where no meta was refuted
+    recproof=True       # a record that knows the commit durable which it follows from stands for the proof of that
+    recD='durable'      # what a record calls durable: 'durable' | 'target' (of a checkpoint under way)
+    keepruns=True       # runs of replayed records that a later one let go of stay until D has passed the replay
     flush=True          # a meta is written only after all pages of its commit that were in memory
+    inplace=True        # a page that is in memory is changed at its place
+    newer=True          # but only where no target and no durable commit has it
     def __init__(s,**k):
         for a,b in k.items():
             assert hasattr(R,a),a; setattr(s,a,b)
@@ -47,7 +57,7 @@ ZERO=('zero',)
 class M:
     def __init__(s, ch, rules, ops, maxops):
         s.ch=ch; s.r=rules; s.ops=ops; s.maxops=maxops
-        s.disk={}; s.cache={}; s.trace=[]; s.mem={}; s.keep=False
+        s.disk={}; s.cache={}; s.trace=[]; s.mem={}; s.mem0={}; s.keep=False; s.nopens=0
         s.val=0; s.salt=0
         # creation: leaves at page 10,11 root 12 ; txid 1
         l0=(10,1,'leaf',0,None); l1=(11,1,'leaf',0,None); root=(12,1,'root',(10,l0),(11,l1))
@@ -115,6 +125,13 @@ class M:
             del s.free[p]; return p
         while s.nextp in s.reserved: s.nextp+=1
         p=s.nextp; s.nextp+=1; return p
+    def place(s,ref,newtx,al,fr):
+        """where the page at ref goes, changed by commit newtx"""
+        p,c=ref
+        unwritten=s.mem0 is not None and s.mem0.get(p)==c
+        if s.r.inplace and unwritten and (c[1]>max(s.D,s.C[1] if s.C else 0) or not s.r.newer):
+            s.alloc[p]=newtx; return p
+        p=s.getpage(); al.append(p); fr.append((ref[0],False)); return p
     def slot(s):
         prot=s.pins() if s.r.pinC else {s.D,s.N[1]}
         for i in range(s.r.nslots):
@@ -140,15 +157,14 @@ class M:
             if li in dirty:
                 p=dirty[li]
             else:
-                p=s.getpage(); al.append(p); dirty[li]=p
-                fr.append((refs[li][0],False))
+                p=dirty[li]=s.place(refs[li],newtx,al,fr)
             if old[4]: 
                 fr.append((old[4][0],True))
             nl=(p,newtx,'leaf',val,rr); refs[li]=(p,nl)
         for li in dirty:
             if spill: s.write(refs[li][0],(refs[li][0],newtx,'leaf','spilled',None))
             s.writepage(refs[li][0],refs[li][1])
-        p=s.getpage(); al.append(p); fr.append((N[3][0],False))
+        p=s.place(N[3],newtx,al,fr)
         nr=(p,newtx,'root',refs[0],refs[1]); s.writepage(p,nr)
         s.lastops=[(li,val,refs[li][1][4] if True else None) for li,val,run in ops]
         al2=tuple(x for x in al); 
@@ -166,18 +182,21 @@ class M:
         return m
     def state(s,m):
         rt=m[3][1]; return (rt[3][1][3],rt[4][1][3])
-    def commit(s,mode,leaf,run=False,spill=False):
+    def commit(s,mode,leaf,run=False,spill=False,val=None):
         newtx=s.nexttx(); s.val+=1
+        if val is None: val=s.val
         N=s.N
         s.keep=mode=='mem'
         if s.keep: mode='log'
-        if mode=='log' and s.r.gap and s.unlogged: mode='direct'; s.keep=False
+        if mode in('log','logasync') and s.r.gap and s.unlogged: mode='direct' if mode=='log' else 'none'; s.keep=False
+        s.mem0=None if spill else dict(s.mem)   # a page that was written early has a new place
         if not s.keep and s.r.flush: s.flush(N)
-        rootref,al,fr=s.build([(leaf,s.val,'new' if run else None)],newtx,spill)
+        rootref,al,fr=s.build([(leaf,val,'new' if run else None)],newtx,spill)
         lp,lprev=N[5],N[6]
         if mode in('log','logasync'):
             rr=rootref[1][3+leaf][1][4]
-            rec=('rec',newtx,N[1],lprev,leaf,s.val,rr,s.salt)
+            rec=('rec',newtx,N[1],lprev,leaf,val,rr,s.salt,s.nopens if s.r.nonce else 0,
+                 s.C[1] if s.C and s.r.recD=='target' else s.D)
             lpg=('L',lp); s.write(lpg,rec); 
             lp+=1; lprev=rec
         s.finish(rootref,al,fr,newtx,lp,lprev); s.keep=False
@@ -220,16 +239,25 @@ class M:
             if c[2]=='leaf' and c[4]: return walk(c[4])
             return True
         return walk(m[3])
+    def chain(s,base):
+        recs=[]; pos,prev,pt=base[5],base[6],base[1]
+        while True:
+            c=s.read(('L',pos))
+            if c[0]!='rec' or c[3]!=prev or (s.r.salt and c[7]!=base[7]): return recs
+            if s.r.gap and c[2]!=pt: return recs
+            if not s.r.gap and c[1]<=base[1]: return recs
+            if c[6] and s.r.reserve and s.read(c[6][0])!=c[6][1]: return recs
+            recs.append(c); pos+=1; prev=c; pt=c[1]
     def ops_have_log(s): return any(o.startswith(('log','run','mem')) for o in s.ops)
     def fullread(s,m):
         def walk(ref):
-            c=s.read(ref[0])
+            c=s.mem[ref[0]] if s.mem.get(ref[0])==ref[1] else s.read(ref[0])
             if c!=ref[1]: raise Bad('tree page %s damaged in chosen state'%(ref[0],))
             if c[2]=='root': walk(c[3]); walk(c[4])
             if c[2]=='leaf' and c[4]: walk(c[4])
         walk(m[3])
     def reopen(s,kill):
-        s.mem={}; s.keep=False
+        s.mem={}; s.mem0=None; s.keep=False; s.nopens+=1
         if s.r.D_open=='sync': s.syncall()
         ms=[]
         for i in range(s.r.nslots):
@@ -237,27 +265,30 @@ class M:
             if c[0]=='meta': ms.append((c[1],i,c))
         ms.sort(key=lambda x:(-x[0],x[1])); seen=max([x[0] for x in ms]+[0]); base=None; rej=[]
         for t,i,c in ms:
-            if s.prove(c): base=c; break
+            if s.r.recproof and any(x[9]>=t for x in s.chain(c)) or s.prove(c): base=c; break
             rej.append(i)
         if base is None: raise Bad('no meta proven: refuses to open')
         D=base[2] if s.r.D_open=='stale' else base[1]
         s.load(base,D); s.burn=seen
-        recs=[]; pos,prev,pt=base[5],base[6],base[1]
-        while True:
-            c=s.read(('L',pos))
-            if c[0]!='rec' or c[3]!=prev or (s.r.salt and c[7]!=base[7]): break
-            if s.r.gap and c[2]!=pt: break
-            if not s.r.gap and c[1]<=base[1]: break
-            if c[6] and not s.r.reserve and False: pass
-            if c[6] and s.r.reserve and s.read(c[6][0])!=c[6][1]: break
-            recs.append(c); pos+=1; prev=c; pt=c[1]; s.burn=max(s.burn,c[1])
-        if s.r.salt and s.r.ckpt_after_replay: s.salt=base[7]+1+s.burn
+        recs=s.chain(base); pos=base[5]+len(recs); s.burn=max([s.burn]+[c[1] for c in recs])
+        stays=s.r.memreplay and s.r.ckpt_after_replay and not rej
+        if stays: s.salt=base[7]
+        elif s.r.salt and s.r.ckpt_after_replay: s.salt=base[7]+1+s.burn
         for i in rej: s.write(('m',i),ZERO)
         if recs:
             if s.r.reserve:
                 for c in recs:
                     if c[6]: s.reserved.add(c[6][0])
-            if s.r.onemeta:
+            if stays:
+                last={}
+                for c in recs: last[c[4]]=c
+                s.keep=True
+                rootref,al,fr=s.build([(c[4],c[5],c[6]) for c in last.values()],recs[-1][1])
+                s.finish(rootref,al,fr,recs[-1][1],pos,recs[-1]); s.keep=False
+                for c in recs:
+                    if c[6] and c not in last.values():   # let go of by a later record
+                        s.free[c[6][0]]=(0 if s.r.keepruns else recs[-1][1],recs[-1][1],s.r.keepruns)
+            elif s.r.onemeta:
                 last={}
                 for c in recs: last[c[4]]=c
                 newtx=s.burn+1
@@ -271,7 +302,8 @@ class M:
                     rootref,al,fr=s.build([(c[4],c[5],c[6])],newtx); s.burn=max(s.burn,newtx)
                     s.finish(rootref,al,fr,newtx,c_pos(base,recs,c),c)
             s.reserved=set()
-        if s.r.ckpt_after_replay:
+        if stays: s.logdur=s.N[5]
+        elif s.r.ckpt_after_replay:
             if not recs and (rej or s.ops_have_log()):   # an empty commit that carries the new salt
                 newtx=s.burn+1; N=s.N
                 s.finish(N[3],(),[],newtx,0 if s.r.salt else N[5],None if s.r.salt else N[6])
@@ -290,7 +322,7 @@ class M:
         s.fullread(s.N)
         s.hist=s.hist[:idx]+[(s.N[1],st)]
         s.acked=min(s.acked,idx)
-        if s.r.ckpt_after_replay: s.acked=idx
+        if s.r.ckpt_after_replay or stays: s.acked=idx
     def run(s):
         n=0
         while n<s.maxops:
@@ -303,6 +335,7 @@ class M:
     def do(s,op):
         if op[:-1] in('none','direct','log','logasync','mem'): s.commit(op[:-1],int(op[-1]))
         elif op[:-1]=='run': s.commit('log',int(op[-1]),run=True)
+        elif op[:-1]=='same': s.commit('logasync',int(op[-1]),val=-1)   # as if a transaction were tried again
         elif op[:-1]=='spill': s.commit('direct',int(op[-1]),spill=True)
         elif op=='spillcrash':   # direct commit with spill; crash during the sync
             pre=s.syncall; s.syncall=lambda: None
@@ -310,12 +343,16 @@ class M:
             s.crash(); s.reopen(False)
         elif op[:-1]=='abort':  # spilled then rolled back / killed before meta
             tx=s.nexttx(); 
-            a=dict(s.free),dict(s.alloc),s.nextp
+            a=dict(s.free),dict(s.alloc),s.nextp; s.mem0=None
             s.build([(int(op[-1]),'aborted',None)],tx)
             s.free,s.alloc,s.nextp=a
+        elif op=='ckt':
+            if s.C is not None: raise Prune()
+            s.C=s.N
         elif op=='ckb':
-            s.flushtarget(s.N)
-            s.ck={p:len(v) for p,v in s.cache.items() if v}; s.C=s.N; s.cklp=s.N[5]
+            if s.C is None: s.C=s.N
+            s.flushtarget(s.C)
+            s.ck={p:len(v) for p,v in s.cache.items() if v}; s.cklp=s.C[5]
         elif op=='cke':
             for p,k in s.ck.items():
                 v=s.cache.get(p,[])
@@ -328,7 +365,7 @@ class M:
             for k,(t,_) in enumerate(s.hist):
                 if t==c[1]: s.acked=max(s.acked,k)
         elif op=='sync':
-            if s.ck is not None: raise Prune()
+            if s.C is not None: raise Prune()
             s.flushtarget(s.N); s.syncall(); s.setD(s.N[1]); s.acked=len(s.hist)-1; s.unlogged=False; s.logdur=s.N[5]
         elif op=='kill': s.reopen(True)
         elif op=='crash': s.crash(); s.reopen(False)
@@ -384,8 +421,17 @@ if __name__=='__main__':
      ('no ckpt after replay', R(ckpt_after_replay=False), ['log0','none1','crash','direct1'],6),
      ('monoD off', R(monoD=False), ['none0','none1','direct0','ckb','cke'],6),
      ('memory: meta before its pages', R(flush=False), ['mem0','none1','direct1','kill'],4),
+     ('changed in place, also what a target has', R(newer=False), ['mem0','mem1','ckt','ckb','cke'],6),
+     ('changed in place', R(), ['mem0','mem1','ckt','ckb','cke','direct1'],6),
+     ('changed in place, with all else', R(), ['mem0','run1','none1','direct0','ckt','ckb','cke','kill','abort0'],5),
      ('memory with all else', R(), ['mem0','mem1','none0','direct1','ckb','cke','kill','crash'],5),
      ('memory, runs, crashes in recovery', R(), ['mem0','run1','ckb','cke','crash2','sync'],5),
+     ('replay in memory, no nonce', R(nonce=False), ['same0','logasync1','crash'],5),
+     ('replay in memory, runs let go of at once', R(keepruns=False), ['run1','mem0','crash'],5),
+     ('replay in memory, a transaction again', R(), ['same0','logasync1','mem0','ckb','cke','crash'],5),
+     ('replay in memory, runs', R(), ['mem0','run1','logasync0','ckb','cke','crash','sync'],5),
+     ('replay settled, with all else', R(memreplay=False), ['mem0','run1','none0','direct1','ckb','cke','kill','crash'],5),
+     ('records that know too much', R(recD='target'), ['mem0','log1','ckb','cke'],5),
      ('all fixed: log+run+ckpt', R(), ['log0','run1','logasync0','none1','direct0','ckb','cke','crash'],5),
     ]
     sel=sys.argv[1:] 

@@ -356,16 +356,21 @@ func emptied(t *rapid.T, o *origins) (from origin, first script, err error) {
 }
 
 // loggedAndEmptied is emptied with a redo log behind what is free, which the first commit
-// gives up.
+// gives up; after a kill it is the first one after a checkpoint.
 func loggedAndEmptied(t *rapid.T, o *origins) (from origin, first script, err error) {
 	n := rapid.SampledFrom([]int{60, 80}).Draw(t, "keys before")
+	killed := rapid.Bool().Draw(t, "killed")
 	from, err = o.logged(script{
 		{kind: stepCommit, ops: []op{{kind: opPut, n: 20, step: 1, nbytes: 100}}},
 		{kind: stepCommit, ops: []op{{kind: opPut, bucket: 1, n: n, step: 1, nbytes: 20_000}}},
 		putting(stepCommit, 1, 100),
 		{kind: stepCommit, ops: []op{{kind: opDeleteBucket, bucket: 1}}},
-	}, rapid.Bool().Draw(t, "killed"))
-	return from, script{putting(stepCommit, 3, 100)}, err
+	}, killed)
+	first = script{putting(stepCommit, 3, 100)}
+	if killed {
+		first = append(first, step{kind: stepSync}, putting(stepCommit, 4, 100))
+	}
+	return from, first, err
 }
 
 // logged begins with a redo log of a segment or more that is nearly full, and with free
@@ -374,18 +379,23 @@ func loggedAndEmptied(t *rapid.T, o *origins) (from origin, first script, err er
 func logged(t *rapid.T, o *origins) (from origin, first script, err error) {
 	killed := rapid.SampledFrom([]bool{false, false, false, true}).Draw(t, "killed")
 	n := rapid.SampledFrom([]int{2, 13, 14, 15, 16, 30, 31, 32}).Draw(t, "records before")
-	if from, err = o.logged(filling(n), killed); err != nil {
+	nsmall := rapid.IntRange(0, 7).Draw(t, "small records before")
+	if from, err = o.logged(filling(n, nsmall), killed); err != nil {
 		return from, nil, err
 	}
 	few := profile{4, []opKind{opPut}, []stepKind{stepCommit, stepCommit, stepAsync}, []int{10, 300, 66_000}, []int{1, 2}}
 	return from, few.script().Draw(t, "first"), nil
 }
 
-// filling makes a store with a redo log of n records, and with free pages for runs.
-func filling(n int) script {
+// filling makes a store with a redo log of n records of a block, of which a segment holds
+// 16, and nsmall of a sector, an eighth of that; and with free pages for runs.
+func filling(n, nsmall int) script {
 	s := script{{kind: stepCommit, ops: []op{{kind: opPut, n: numKeys, step: 1, nbytes: 500}}}}
 	for i := range n {
-		s = append(s, putting(stepCommit, i*37%numKeys, 500))
+		s = append(s, step{kind: stepCommit, ops: []op{{kind: opPut, key: i * 37 % numKeys, n: 7, step: 1, nbytes: 500}}})
+	}
+	for i := range nsmall {
+		s = append(s, putting(stepCommit, i*41%numKeys, 300))
 	}
 	return append(s,
 		step{kind: stepCommit, ops: []op{{kind: opPut, bucket: 1, n: 3, step: 1, nbytes: 66_000}}}, step{kind: stepSync},
@@ -402,7 +412,7 @@ func putting(kind stepKind, key, nbytes int) step {
 // written again, a record that names a run which is freed, and its pages used again;
 // commits beside a checkpoint; a kill; a commit without a record, and one that might have one.
 func wrapping(_ *rapid.T, o *origins) (from origin, first script, err error) {
-	from, err = o.logged(filling(31), false)
+	from, err = o.logged(filling(32, 12), false)
 	beside := putting(stepTick, 120, 100)
 	beside.ops = append(beside.ops, op{kind: opPut, key: 200, n: 1, step: 1, nbytes: 300})
 	return from, script{
@@ -416,9 +426,9 @@ func wrapping(_ *rapid.T, o *origins) (from origin, first script, err error) {
 // overfilling begins with a log of one segment that has some room, and fills it without a
 // checkpoint, until a record finds no place.
 func overfilling(_ *rapid.T, o *origins) (from origin, first script, err error) {
-	from, err = o.logged(filling(2), false)
+	from, err = o.logged(filling(2, 0), false)
 	for i := range 9 { // of two blocks each
-		first = append(first, step{kind: stepCommit, ops: []op{{kind: opPut, key: 11 * i, n: 6, step: 37, nbytes: 900}}})
+		first = append(first, step{kind: stepCommit, ops: []op{{kind: opPut, key: 11 * i, n: 8, step: 37, nbytes: 900}}})
 	}
 	return from, first, err
 }

@@ -311,7 +311,7 @@ func (ft *faultTest) crashNow(r *runner) error {
 func TestFailedWriteOut(t *testing.T) {
 	t.Parallel()
 	dir := scratchDir(t)
-	from, err := newOrigins(dir, folio.Options{}).logged(filling(2), false)
+	from, err := newOrigins(dir, folio.Options{}).logged(filling(2, 0), false)
 	require.NoError(t, err)
 	ft := &faultTest{dir: dir, from: from, rnd: rand.New(rand.NewPCG(seedOf(t), 1))}
 	r, err := ft.begin()

@@ -41,9 +41,9 @@ type fire struct {
 	w    *workload.Workload
 	seed uint64
 
+	full    bool         // readers see what is durable, and nothing else
 	begun   atomic.Int64 // transactions that the writer began
 	visible atomic.Int64 // the newest that a reader who begins now must see
-	most    atomic.Int64 // the newest that it may see
 	ended   atomic.Bool  // the writer is done
 
 	quiet   atomic.Bool  // those who stare are to end their transactions
@@ -80,10 +80,10 @@ func TestReadersUnderFire(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			db, err := folio.Open(filepath.Join(t.TempDir(), "fire.folio"), 0o600, &c.opts)
 			require.NoError(t, err)
-			f := &fire{db: db, w: workload.New(seed), seed: seed}
-			f.moved.L = &f.mu
 			full := c.opts.Sync == folio.SyncFull && !c.opts.InMemory
-			err = f.run(ncommits, full)
+			f := &fire{db: db, w: workload.New(seed), seed: seed, full: full}
+			f.moved.L = &f.mu
+			err = f.run(ncommits)
 			nlogged := db.Stats().Logged
 			if err == nil && full && nlogged == 0 {
 				err = errors.New("no commit was logged")
@@ -101,27 +101,27 @@ func TestReadersUnderFire(t *testing.T) {
 }
 
 // run commits ncommits transactions under fire.
-func (f *fire) run(ncommits int, full bool) error {
+func (f *fire) run(ncommits int) error {
 	for i := range nglancers {
 		f.readers.Go(func() { f.read(uint64(i), f.glance) })
 	}
 	for i := range nstarers {
 		f.readers.Go(func() { f.read(uint64(nglancers+i), f.stare) })
 	}
-	err := f.write(ncommits, full)
+	err := f.write(ncommits)
 	f.ended.Store(true)
 	f.tell()
 	f.readers.Wait()
 	return errors.Join(append(f.errs, err)...)
 }
 
-func (f *fire) write(ncommits int, full bool) error {
+func (f *fire) write(ncommits int) error {
 	defer f.setQuiet(false)
 	pages, nglances := f.db.Stats().Pages, int64(0)
 	for n := 1; n <= ncommits; n++ {
 		at := n % workloadCycle
 		f.setQuiet(at >= quietFrom && at < quietUntil)
-		if err := f.commit(n, full); err != nil {
+		if err := f.commit(n); err != nil {
 			return err
 		}
 		st := f.db.Stats()
@@ -157,12 +157,9 @@ func (f *fire) setQuiet(quiet bool) {
 }
 
 // commit commits transaction n. In SyncFull some commits are left to the sync of the
-// next; until that begins readers don't see them.
-func (f *fire) commit(n int, full bool) error {
-	async := full && n%5 == 0
-	if !async {
-		f.most.Store(int64(n))
-	}
+// next, or to a checkpoint that comes by first.
+func (f *fire) commit(n int) error {
+	async := f.full && n%5 == 0
 	f.begun.Store(int64(n))
 	f.tell()
 	tx, err := f.db.Begin(true)
@@ -176,14 +173,16 @@ func (f *fire) commit(n int, full bool) error {
 		if _, err = tx.CommitAsync(); err != nil {
 			return err
 		}
-		now, err := f.w.VerifyNewest(f.db)
-		return errors.Join(err, between(now, n-1, n-1))
+		return f.db.View(func(tx *folio.Tx) error {
+			_, err := f.verifyNew(tx, n-1)
+			return err
+		})
 	}
 	if err := tx.Commit(); err != nil {
 		return err
 	}
 	f.visible.Store(int64(n))
-	if !full && n%20 == 0 {
+	if !f.full && n%20 == 0 {
 		return f.db.Sync()
 	}
 	return nil
@@ -260,12 +259,11 @@ func (f *fire) pace(p *pacer, done func() bool) {
 func (f *fire) glance(rnd *rand.Rand) (n int, err error) {
 	least := int(f.visible.Load())
 	err = f.db.View(func(tx *folio.Tx) error {
-		most := int(f.most.Load())
 		kept := keep(tx.Root(), rnd)
-		if n, err = f.w.Verify(tx); err != nil {
+		if n, err = f.verifyNew(tx, least); err != nil {
 			return err
 		}
-		return errors.Join(between(n, least, most), kept.compare())
+		return kept.compare()
 	})
 	f.nglances.Add(1)
 	f.tell()
@@ -282,12 +280,8 @@ func (f *fire) stare(rnd *rand.Rand) (n int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, tx.Rollback()) }()
-	most := int(f.most.Load())
 	kept := keep(tx.Root(), rnd)
-	if n, err = f.w.Verify(tx); err != nil {
-		return n, err
-	}
-	if err := between(n, least, most); err != nil {
+	if n, err = f.verifyNew(tx, least); err != nil {
 		return n, err
 	}
 	var p pacer
@@ -307,11 +301,20 @@ func (f *fire) stare(rnd *rand.Rand) (n int, err error) {
 	return n, kept.compare()
 }
 
-func between(n, least, most int) error {
-	if n < least || n > most {
-		return fmt.Errorf("a new reader sees transaction %d; it must see %d, and may see those up to %d", n, least, most)
+// verifyNew verifies what a transaction shows that has just begun to read, and returns
+// which of the writer's it is. It must not be older than least. In SyncFull it is durable.
+func (f *fire) verifyNew(tx *folio.Tx, least int) (n int, err error) {
+	durable, most := f.db.Stats().Durable, int(f.begun.Load())
+	if n, err = f.w.Verify(tx); err != nil {
+		return n, err
 	}
-	return nil
+	if n < least || n > most {
+		return n, fmt.Errorf("a new reader sees transaction %d; it must see %d, and may see those up to %d", n, least, most)
+	}
+	if f.full && tx.ID() > durable {
+		return n, fmt.Errorf("a new reader sees commit %d, but the durable one is %d", tx.ID(), durable)
+	}
+	return n, nil
 }
 
 // keptPair is a pair as the store lent it, and a copy from that moment.
@@ -349,11 +352,12 @@ func (kept keptPairs) compare() error {
 	return nil
 }
 
-// settle looks at the store once all readers are gone: it is sound, and after a few
-// small commits no page waits but those that the last of them freed.
+// settle looks at the store once all readers are gone: it is sound, and after a few small
+// commits, of which some may shrink it and give up its log, no page waits but those that the
+// last of them freed.
 func (f *fire) settle(n int) error {
 	const nsettling, mostWaiting = 3, 64
-	for range nsettling {
+	for i := 0; i < nsettling || i < 3*nsettling && f.db.Stats().WaitingPages > mostWaiting; i++ {
 		n++
 		err := f.db.Update(func(tx *folio.Tx) error { return f.w.Apply(tx, n) })
 		if err = errors.Join(err, f.db.Sync()); err != nil {

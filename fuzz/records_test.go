@@ -58,7 +58,7 @@ func makeRecordStore(t testing.TB, dir string, opts folio.Options, prologue, ste
 
 // smallRecords are three records after a checkpoint.
 func smallRecords(t testing.TB) *recordStore {
-	return makeRecordStore(t, scratchDir(t), folio.Options{}, filling(2), script{
+	return makeRecordStore(t, scratchDir(t), folio.Options{}, filling(2, 0), script{
 		putting(stepAsync, 1, 100), putting(stepAsync, 2, 100), putting(stepAsync, 3, 100),
 	})
 }
@@ -128,21 +128,39 @@ func TestRecordKnowsMore(t *testing.T) {
 	require.ErrorIs(t, err, folio.ErrCorrupt)
 }
 
-// TestRecoveryBeginsTheLogAnew looks for the salt of the log before in the one after.
+// TestRecoveryBeginsTheLogAnew looks for the salt of the log before in the one after: where
+// a record does not count the log begins anew, else it goes on.
 func TestRecoveryBeginsTheLogAnew(t *testing.T) {
 	whole := smallRecords(t)
+	metaAfter := func(file []byte) redoMeta {
+		return getRedoMeta(newestMeta(openFile(t, file, func(*folio.DB) {}), whole.psize))
+	}
 	before := getRedoMeta(newestMeta(whole.file, whole.psize))
-	after := getRedoMeta(newestMeta(openFile(t, whole.file, func(*folio.DB) {}), whole.psize))
+	after := metaAfter(whole.file)
 	require.Equal(t, before.segments, after.segments)
-	require.NotEqual(t, before.salt, after.salt)
-	require.Equal(t, after.salt, after.sum)
+	require.Equal(t, before.salt, after.salt)
+	require.Equal(t, le.Uint64(whole.record(len(whole.records)-1)), after.sum)
+	for i := range whole.records {
+		s := whole.clone()
+		rec := s.record(i)
+		rec[len(rec)-1] ^= 1
+		after := metaAfter(s.file)
+		require.Equal(t, before.segments, after.segments)
+		require.NotEqual(t, before.salt, after.salt)
+		require.Equal(t, after.salt, after.sum)
+	}
 }
 
 // TestLostRecordsStayLost: of two commits the first one's record is lost, and so both are.
 // Then a commit is made that is like the first one, or takes its place in the log: the
-// second must not come back with it.
+// second must not come back with it. They are in two blocks: what follows a record in its own
+// block is written over with it.
 func TestLostRecordsStayLost(t *testing.T) {
-	lost := makeRecordStore(t, scratchDir(t), folio.Options{}, filling(2), script{putting(stepAsync, 1, 100), putting(stepAsync, 2, 100)})
+	var lost *recordStore
+	for nsmall := 0; lost == nil || lost.records[0].off/unitSize == lost.records[1].off/unitSize; nsmall++ {
+		require.Less(t, nsmall, unitSize/redoSector)
+		lost = makeRecordStore(t, scratchDir(t), folio.Options{}, filling(2, nsmall), script{putting(stepAsync, 1, 100), putting(stepAsync, 2, 100)})
+	}
 	clear(lost.record(0))
 	for _, c := range []struct {
 		name string

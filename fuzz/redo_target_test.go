@@ -130,11 +130,11 @@ func redoStores(tb testing.TB) []*recordStore {
 		{kind: stepAsync, ops: []op{{kind: opDeleteBucket, bucket: 1}, {kind: opPut, key: 1, n: 1, step: 1, nbytes: 3000}}},
 		{kind: stepAsync, ops: []op{{kind: opPut, bucket: 2, key: 60, n: 1, step: 1, nbytes: 20}, {kind: opSequence}}},
 	}
-	prologue := append(filling(2), step{kind: stepCommit, ops: []op{{kind: opPut, bucket: 1, n: 1, step: 1}, {kind: opPut, bucket: 2, n: 1, step: 1}}})
+	prologue := append(filling(2, 0), step{kind: stepCommit, ops: []op{{kind: opPut, bucket: 1, n: 1, step: 1}, {kind: opPut, bucket: 2, n: 1, step: 1}}})
 	return []*recordStore{
-		makeRecordStore(tb, scratchDir(tb), folio.Options{}, filling(2), script{putting(stepAsync, 1, 100), putting(stepAsync, 2, 100), putting(stepAsync, 60, 100)}),
+		makeRecordStore(tb, scratchDir(tb), folio.Options{}, filling(2, 0), script{putting(stepAsync, 1, 100), putting(stepAsync, 2, 100), putting(stepAsync, 60, 100)}),
 		makeRecordStore(tb, scratchDir(tb), folio.Options{}, prologue, every),
-		makeRecordStore(tb, scratchDir(tb), folio.Options{PageSize: 16384}, filling(14), every[:2]),
+		makeRecordStore(tb, scratchDir(tb), folio.Options{PageSize: 16384}, filling(14, 0), every[:2]),
 	}
 }
 
@@ -151,19 +151,19 @@ type redoEdit struct {
 	args         [6]byte
 }
 
-// pick returns the place of a record in the file, up to the end of its blocks, and the
+// pick returns the place of a record in the file, up to the end of its sectors, and the
 // part of it that its header says.
-func (w *redoForger) pick(i int) (blocks, rec []byte) {
+func (w *redoForger) pick(i int) (sectors, rec []byte) {
 	at := w.records[i%len(w.records)]
-	n := (at.nbytes + redoBlock - 1) / redoBlock * redoBlock
-	blocks = w.file[at.off : at.off+n : at.off+n]
-	return blocks, blocks[:w.length(blocks)]
+	n := (at.nbytes + redoSector - 1) / redoSector * redoSector
+	sectors = w.file[at.off : at.off+n : at.off+n]
+	return sectors, sectors[:w.length(sectors)]
 }
 
-// length returns the length that a record's header says, as far as its blocks go.
-func (w *redoForger) length(blocks []byte) int {
+// length returns the length that a record's header says, as far as its sectors go.
+func (w *redoForger) length(sectors []byte) int {
 	l := redoLayout()
-	return min(max(int(le.Uint32(blocks[l.length:])), l.header), len(blocks))
+	return min(max(int(le.Uint32(sectors[l.length:])), l.header), len(sectors))
 }
 
 func (w *redoForger) overwrite(at int, over []byte) {
@@ -275,7 +275,7 @@ var redoEdits = []struct {
 		l := redoLayout()
 		m := newestMeta(w.file, w.psize)
 		fields := []field{
-			{l.segment, 4}, {l.block, 4}, {l.metaSum, 8}, {l.metaSalt, 8},
+			{l.segment, 4}, {l.sector, 4}, {l.metaSum, 8}, {l.metaSalt, 8},
 			{l.segments, 8}, {l.segments + 8, 4}, {l.segments + l.segmentSize, 8}, {l.segments + l.segmentSize + 8, 4},
 		}
 		f := fields[int(e.args[0])%len(fields)]

@@ -11,19 +11,19 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// redoBlock is what the log is written in.
-const redoBlock = 4096
+// redoSector is what the log is counted in.
+const redoSector = 512
 
 // redoLayout is what is needed of the document.
 var redoLayout = sync.OnceValue(func() (l struct {
-	segment, block, metaSum, metaSalt, segments, numSegments, segmentSize int // in a meta
-	sum, prev, salt, txid, base, durable, length, changes, header         int // in a record
-	bucket, put, putRun, remove, removeRange, createBucket, deleteBucket  byte
-	moveBucket, sequence, nothing, nonce                                  byte
+	segment, sector, metaSum, metaSalt, segments, numSegments, segmentSize int // in a meta
+	sum, prev, salt, txid, base, durable, length, changes, header          int // in a record
+	bucket, put, putRun, remove, removeRange, createBucket, deleteBucket   byte
+	moveBucket, sequence, nothing, nonce                                   byte
 }) {
 	d := formatDoc()
 	m := func(name string) int { return d.at("meta page", name) }
-	l.segment, l.block, l.metaSum, l.metaSalt = m("log segment"), m("log block"), m("log sum"), m("log salt")
+	l.segment, l.sector, l.metaSum, l.metaSalt = m("log segment"), m("log sector"), m("log sum"), m("log salt")
 	l.segments, l.segmentSize = m("log segments"), 12
 	l.numSegments = (m("free head") - l.segments) / l.segmentSize
 	r := func(name string) int { return d.at("redo record", name) }
@@ -69,7 +69,7 @@ func getRedoMeta(p []byte) (m redoMeta) {
 		}
 	}
 	if i := int(le.Uint32(p[l.segment:])); i < len(m.segments) {
-		m.next = m.segments[i].off + int64(le.Uint32(p[l.block:]))*redoBlock
+		m.next = m.segments[i].off + int64(le.Uint32(p[l.sector:]))*redoSector
 	}
 	return m
 }
@@ -123,7 +123,7 @@ func redoRecords(file []byte, psize int) (found []redoSegment) {
 		}
 		found = append(found, redoSegment{off, int64(len(rec))})
 		m.sum = le.Uint64(rec)
-		at = off + (int64(len(rec))+redoBlock-1)/redoBlock*redoBlock
+		at = off + (int64(len(rec))+redoSector-1)/redoSector*redoSector
 	}
 	return found
 }

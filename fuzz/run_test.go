@@ -251,6 +251,9 @@ func (r *runner) tick(st step) error {
 	select {
 	case err = <-done: // there was nothing to sync
 	case <-held.begun:
+		if r.opts.MaxSize > 0 { // a commit may need a checkpoint for room, and waits for this one
+			held.release()
+		}
 		failed := r.commitEach(st.ops)
 		held.release()
 		err = <-done

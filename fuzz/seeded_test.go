@@ -50,6 +50,9 @@ var seededFaults = []struct {
 	{seeded.NothingPinned, inFuzz, "TestCrash/cases/full"},
 	{seeded.DurableUnpinned, inFuzz, "TestCrash/cases/off"},
 	{seeded.TargetUnpinned, inFuzz, "TestCrash/cases/interval"}, // pinC
+	{seeded.TargetChanged, inRoot, "TestChangedInPlace"},        // newer
+	{seeded.SpentEarly, inRoot, "TestChangedInPlace"},
+	{seeded.VersionsMixed, inRoot, "TestChangedInPlace"},
 	{seeded.ReadersUnpinned, inFuzz, "TestReadersUnderFire/off"},
 	{seeded.DurableSlotReused, inFuzz, "TestCrash/cases/off"},
 	{seeded.RecordsDroppedEarly, inRoot, "TestFreelogListsWhatIsToBeProven"},
@@ -73,18 +76,29 @@ var seededFaults = []struct {
 	{seeded.GapIgnored, inFuzz, "TestCrash/cases/logged,_wrapping"},
 	{seeded.LogCoverIgnored, inFuzz, "TestCrash/cases/logged,_wrapping"},
 	{seeded.SegmentReusedEarly, inFuzz, "TestCrash/cases/logged,_filling"},
+	{seeded.SegmentUsedEarly, inRoot, "TestLogGrowsAhead"},
 	{seeded.CheckpointUnsynced, inRoot, "TestCheckpointCountsAfterItsSync"},
 	{seeded.FailedRecordStays, inFuzz, "TestFaults/cases/logged"},
 	{seeded.RunsUnpinned, inFuzz, "TestCrash/cases/logged,_wrapping"},
 	{seeded.RunsUnreserved, inFuzz, "TestCrash/cases/logged,_wrapping"},
 	{seeded.RunsUnsynced, inFuzz, "TestCrash/cases/logged,_wrapping"},
 	{seeded.RecordRunsUnchecked, inFuzz, "TestCrash/cases/logged,_wrapping"},
+	{seeded.BlockCleared, inFuzz, "TestCrash/cases/logged,_wrapping"},
 	{seeded.TornRecordAccepted, inFuzz, "TestCrash/cases/logged"},
 	{seeded.ChainIgnored, inFuzz, "TestLostRecordsStayLost"},
 	{seeded.SaltKept, inFuzz, "TestRecoveryBeginsTheLogAnew"},
 	{seeded.SaltIgnored, inFuzz, "TestWhichRecordsCount/another_salt"},
 	{seeded.RecordTwice, inFuzz, "TestCrash/cases/logged"},
 	{seeded.ReplayUnsynced, inFuzz, "TestCrash/cases/logged"},
+
+	{seeded.NonceLeftOut, inFuzz, "TestLostRecordsStayLost"}, // nonce
+	{seeded.CutIgnored, inFuzz, "TestRecoveryBeginsTheLogAnew"},
+	{seeded.ReplayDurable, inFuzz, "TestCrash/cases/logged"},
+	{seeded.ReplayedSegmentsFree, inRoot, "TestReplayedRecordsStay"},
+	{seeded.ReplayedRunsUnpinned, inRoot, "TestReplayedRunsStay"}, // keepruns
+	{seeded.FreelogFromCache, inRoot, "TestRecoveryBelievesTheDisk"},
+	{seeded.RunsFromCache, inRoot, "TestRecoveryBelievesTheDisk"},
+	{seeded.ReplayMisplaced, inFuzz, "TestCrash/cases/logged"},
 }
 
 // TestSeededFaults runs the table. It takes minutes, so it wants FOLIO_SEEDED_TABLE.

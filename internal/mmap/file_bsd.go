@@ -28,3 +28,5 @@ func writeVec(fd int, bufs [][]byte, off int64) (int, error) {
 func allocate(fd int, off, nbytes int64) error { return grow(fd, off+nbytes) }
 
 func renameNoReplace(string, string) error { return unix.ENOTSUP }
+
+func adviseHuge([]byte) {}

@@ -173,3 +173,6 @@ func processName(pid int) string {
 	}
 	return fmt.Sprintf("process %d (%s)", pid, strings.Map(printable, string(comm)))
 }
+
+// adviseHuge fails where the kernel was built without large pages.
+func adviseHuge(b []byte) { _ = unix.Madvise(b, unix.MADV_HUGEPAGE) }

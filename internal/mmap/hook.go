@@ -26,9 +26,10 @@ const (
 	OpMap                     // Map
 	OpPublish                 // a new file, whole, gets its name: Create and Publish
 	OpSyncDir                 // SyncName, also as the last step of those
+	OpDropCache               // DropCache; NBytes is 0 where it goes to the end
 )
 
-var opNames = [...]string{"read", "write", "truncate", "allocate", "sync", "syncrange", "writeout", "map", "publish", "syncdir"}
+var opNames = [...]string{"read", "write", "truncate", "allocate", "sync", "syncrange", "writeout", "map", "publish", "syncdir", "dropcache"}
 
 // String returns the operation's name, in lower case.
 func (k OpKind) String() string {

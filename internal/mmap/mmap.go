@@ -322,6 +322,16 @@ func (f *File) syncRange(m *Mapping, off, nbytes int64) error {
 // from off on (0: to the end), so that the next read asks the disk. Dirty and
 // mapped pages stay. Only Linux does it; elsewhere nothing happens.
 func (f *File) DropCache(off, nbytes int64) error {
+	if f.hook == nil {
+		return f.dropCache(off, nbytes)
+	}
+	return f.hook.Do(
+		Op{Kind: OpDropCache, Off: off, NBytes: nbytes},
+		func() error { return f.dropCache(off, nbytes) },
+	)
+}
+
+func (f *File) dropCache(off, nbytes int64) error {
 	return f.use("drop cache of", func(fd int) error {
 		if f.memory {
 			return nil
