@@ -63,6 +63,7 @@ func (c *committer) chooseRoute(sync bool) {
 	case wanted && c.placeRecord():
 		c.route = routeLogged
 		c.growLogAhead()
+		return
 	case !sync:
 		c.route = routeNone
 	default:
@@ -70,9 +71,9 @@ func (c *committer) chooseRoute(sync bool) {
 		if c.logBlocksShrinking() {
 			c.dropLog()
 		}
-		if wanted {
-			c.growLog()
-		}
+	}
+	if wanted {
+		c.growLog()
 	}
 }
 
@@ -202,8 +203,9 @@ func (c *committer) dropLog() {
 	c.meta.log = logState{}
 }
 
-// growLog adds a segment where a record found no place, with a commit that is synced as a
-// whole.
+// growLog adds a segment where a record found no place. Until the commit is durable, as a
+// whole, none after it is logged, for it has no record: so none finds the segment too early,
+// and a commit that waits for no sync adds one at most.
 func (c *committer) growLog() {
 	if !c.mayGrowLog() {
 		return

@@ -19,7 +19,8 @@ package folio
 //     followed from a meta, and from nowhere else;
 //   - a segment is written again from its start only after the durable commit has
 //     passed all records in it;
-//   - segments are added and given up only by a commit that is synced as a whole.
+//   - a segment is used only after the commit that added it is durable with all its pages;
+//     given up it is only by one that is synced as a whole.
 
 import (
 	"crypto/rand"

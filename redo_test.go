@@ -562,6 +562,36 @@ func TestWaitBesideClose(t *testing.T) {
 	}
 }
 
+// A store whose commits are all async has a log, too: who waits for one waits for a record,
+// and not for all pages.
+func TestAsyncCommitsAreLogged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	h := intercept(t, path)
+	db := testStore(t, path, nil)
+	nsyncs := 0 // of the whole file
+	h.setFail(func(op mmap.Op) error {
+		if op.Kind == mmap.OpSync {
+			nsyncs++
+		}
+		return nil
+	})
+	const ncommits, awaited = 200, 5
+	for i := range ncommits {
+		tx, err := db.Begin(true)
+		require.NoError(t, err)
+		require.NoError(t, tx.Put(fmt.Appendf(nil, "%08d", i), make([]byte, 100)))
+		wait, err := tx.CommitAsync()
+		require.NoError(t, err)
+		if i%awaited == awaited-1 {
+			require.NoError(t, wait())
+		}
+	}
+	require.Greater(t, db.Stats().Logged, uint64(ncommits-4*awaited))
+	require.Less(t, nsyncs, 5)
+	h.setFail(nil)
+	requireReplay(t, db, nil)
+}
+
 // A checkpoint's commit is the durable one only after its sync: until then a crash needs
 // the log and the pages of the one before.
 func TestCheckpointCountsAfterItsSync(t *testing.T) {

@@ -159,7 +159,8 @@ func TestSeeded(t *testing.T) {
 		{seeded.ProofSkipped, []string{"-sync", "off"}},
 	} {
 		p := &powerCuts{m: m, rnd: rand.New(rand.NewPCG(seed, uint64(i))), bin: bin, flags: c.flags, fault: c.fault}
-		err := p.run(200)
+		const most = 3000 // one takes 150 at times
+		err := p.run(most, false)
 		require.Error(t, err, "seed %d: %s", seed, c.fault)
 		t.Logf("%s, after %d cuts: %.200v", c.fault, p.stats.ncuts, err)
 	}
