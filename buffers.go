@@ -4,7 +4,9 @@ package folio
 //
 // A store that is written to has thousands of pages in memory. Where each is in memory that
 // the process touches for the first time, the page faults can take longer than all else that
-// a page costs. So buffers are kept over collections, and made on large pages.
+// a page costs. So buffers are kept over collections, and made on large pages; and since to
+// touch one of those for the first time takes 0.1 to 7 ms, which whoever commits would wait
+// for, a goroutine does it before they are needed.
 
 import (
 	"sync"
@@ -18,11 +20,16 @@ type bufferPool struct {
 	mu     sync.Mutex
 	free   []page // maxResident bytes at most
 	nbytes int    // made since it was dropped
+	making bool   // a goroutine makes a slab
 }
 
-// bufferSlab is how many bytes of buffers are made at once, on large pages where the
-// system has them, by a process that has many.
-const bufferSlab = 8 << 20
+const (
+	// bufferSlab is how many bytes of buffers are made at once, on large pages where the
+	// system has them, by a process that has had as many one by one.
+	bufferSlab = 8 << 20
+	// fewBuffers is how many bytes of unused buffers are so few that a slab is made.
+	fewBuffers = bufferSlab / 2
+)
 
 // buffers has a pool for each page size.
 var buffers [maxPageSize/minPageSize + 1]bufferPool
@@ -53,28 +60,44 @@ func (b *bufferPool) expect() {
 func (b *bufferPool) get(psize int) page {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if !b.making && b.nbytes >= bufferSlab && len(b.free) < fewBuffers/psize {
+		b.making = true
+		go b.makeSlab(psize)
+	}
 	n := len(b.free) - 1
 	if n < 0 {
-		return b.make(psize)
+		b.nbytes += psize
+		return make(page, psize)
 	}
 	p := b.free[n]
 	b.free = b.free[:n]
 	return p
 }
 
-// make makes a buffer, and others for later where many were made before.
-func (b *bufferPool) make(psize int) page {
+// makeSlab adds a slab of buffers, piece by piece, once the memory of each is there.
+func (b *bufferPool) makeSlab(psize int) {
+	slab := mmap.Huge(make([]byte, bufferSlab+mmap.HugePage))[:bufferSlab]
+	for at := 0; at < bufferSlab; at += mmap.HugePage {
+		piece := slab[at : at+mmap.HugePage : at+mmap.HugePage]
+		mmap.Populate(piece)
+		b.add(piece, psize)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.making = false
+}
+
+// add adds the buffers of a piece of memory.
+func (b *bufferPool) add(piece page, psize int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.nbytes < bufferSlab {
-		b.nbytes += psize
-		return make(page, psize)
+		return // the pool was dropped meanwhile
 	}
-	slab := make(page, bufferSlab)
-	mmap.Huge(slab)
-	b.nbytes += len(slab)
-	for off := len(slab) - psize; off > 0; off -= psize {
-		b.free = append(b.free, slab[off:off+psize:off+psize])
+	b.nbytes += len(piece)
+	for off := len(piece) - psize; off >= 0; off -= psize {
+		b.free = append(b.free, piece[off:off+psize:off+psize])
 	}
-	return slab[:psize:psize]
 }
 
 func (b *bufferPool) put(p page) {

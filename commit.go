@@ -363,7 +363,7 @@ func (db *DB) pins() (pins []txid, oldestRead txid) {
 	durable, target := db.durable.txid, db.target
 	published, place := db.table.Published(), db.at.place
 	db.mu.Unlock()
-	pins = append(pins, db.newest.txid)
+	pins = append(make([]txid, 0, 8+place-published), db.newest.txid)
 	for at := published; at < place; at++ {
 		pins = append(pins, txid(db.table.TxidAt(at)))
 	}
@@ -504,6 +504,7 @@ func (c *committer) changeInPlace() {
 	db.mu.Unlock()
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
+	c.inPlace = make([]pgno, 0, len(c.freed))
 	for i := range c.s.w.pages {
 		d := &c.s.w.pages[i]
 		if d.freed == 0 || d.buf == nil {
@@ -969,7 +970,6 @@ func (c *committer) finish(at syncPoint, sync bool) error {
 // becomeNewest makes the commit the newest.
 func (c *committer) becomeNewest() syncPoint {
 	db := c.db
-	c.meta.free.tail = slices.Clone(c.meta.free.tail) // a checkpoint may write it later
 	db.residents.mu.Lock()
 	defer db.residents.mu.Unlock()
 	c.keep()

@@ -833,7 +833,7 @@ type freelogState struct {
 	oldest   pgno   // oldest page still owned; walking back ends there
 	start    pgno   // interpretation begins at this page; 0: at the tail
 	chainLen uint32 // pages from head back to oldest
-	tail     []byte // the newest entries
+	tail     []byte // the newest entries; no byte of it changes, so that many may have it
 }
 
 // freelogPage is one page of the chain.

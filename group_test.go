@@ -206,6 +206,43 @@ func TestGroup(t *testing.T) {
 	}
 }
 
+// Where many commit, a group is sealed behind the sync that is under way once half of them are
+// in it; of what comes then, all is one group, and waits for both syncs.
+func TestHalfOfAllIsAGroup(t *testing.T) {
+	s := newGroupStore(t, nil)
+	before := s.Stats()
+	s.hold()
+	s.mu.Lock()
+	s.ncommitters, s.syncTime = fewCommitters, 0
+	s.mu.Unlock()
+	const half = fewCommitters / 2
+	var errs []*error
+	put := func(i int) func(tx *Tx) error { return putter(fmt.Sprint("member ", i)) }
+	for i := range half - 1 {
+		errs = append(errs, s.join(put(i)))
+	}
+	last := new(error)
+	s.background.Go(func() { *last = s.Update(put(half - 1)) })
+	s.waitFor(func() bool { return s.members() == 0 })
+	require.Equal(t, before.Groups+2, s.Stats().Groups, "the first commit, and the group that the last member has sealed")
+	for i := range 2 * half {
+		errs = append(errs, s.join(put(half+i)))
+	}
+	require.Equal(t, before.Groups+2, s.Stats().Groups)
+	require.False(t, s.has("member 0"), "its sync has not begun")
+	s.release(nil)
+	for _, err := range append(errs, last) {
+		require.NoError(t, *err)
+	}
+	for i := range 3 * half {
+		require.True(t, s.has(fmt.Sprint("member ", i)), i)
+	}
+	after := s.Stats()
+	require.Equal(t, before.Groups+3, after.Groups)
+	require.Equal(t, before.Commits+1+3*half, after.Commits)
+	mustBeSound(t, s.DB)
+}
+
 // A group whose last transaction has failed has the number of the one before.
 func TestGroupEndsWithAFailure(t *testing.T) {
 	s := newGroupStore(t, nil)

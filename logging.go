@@ -138,7 +138,7 @@ func (c *committer) writeRecord() error {
 	}
 	db, rec := c.db, c.s.redo.record
 	c.wrote = true
-	bufs := [][]byte{rec}
+	bufs := append(make([][]byte, 0, 2), rec)
 	off := c.meta.log.offset(c.recordAt, db.psize)
 	if pad := -(off + int64(len(rec))) & (logBlock - 1); pad > 0 {
 		bufs = append(bufs, zeros[:pad])

@@ -82,15 +82,19 @@ func (rs *residents) newest(n pgno) *resident {
 	if rs == nil {
 		return nil
 	}
-	top := rs.top.Load()
-	if top == nil || n/residentChunk >= pgno(len(*top)) {
+	have := rs.chunks()
+	if n/residentChunk >= pgno(len(have)) || have[n/residentChunk] == nil {
 		return nil
 	}
-	chunk := (*top)[n/residentChunk]
-	if chunk == nil {
-		return nil
+	return have[n/residentChunk][n%residentChunk].Load()
+}
+
+// chunks returns the table, as far as it was needed so far: a chunk may be nil.
+func (rs *residents) chunks() []*[residentChunk]atomic.Pointer[resident] {
+	if top := rs.top.Load(); top != nil {
+		return *top
 	}
-	return chunk[n%residentChunk].Load()
+	return nil
 }
 
 // live returns the page at n, if the newest commit shows it.
@@ -119,21 +123,18 @@ func (rs *residents) put(p page) {
 
 // head returns where the newest version of the page at n is kept; the table covers n.
 func (rs *residents) head(n pgno) *atomic.Pointer[resident] {
-	return &(*rs.top.Load())[n/residentChunk][n%residentChunk]
+	return &rs.chunks()[n/residentChunk][n%residentChunk]
 }
 
 // grow makes the table cover n. Readers have the one before for a while: it has all that
 // they may look for.
 func (rs *residents) grow(n pgno) {
-	var top []*[residentChunk]atomic.Pointer[resident]
-	if old := rs.top.Load(); old != nil {
-		top = *old
-	}
-	chunk := int(n / residentChunk)
-	if chunk < len(top) && top[chunk] != nil {
+	have, chunk := rs.chunks(), int(n/residentChunk)
+	if chunk < len(have) && have[chunk] != nil {
 		return
 	}
-	top = slices.Concat(top, make([]*[residentChunk]atomic.Pointer[resident], max(0, chunk+1-len(top))))
+	top := make([]*[residentChunk]atomic.Pointer[resident], max(len(have), chunk+1))
+	copy(top, have)
 	top[chunk] = new([residentChunk]atomic.Pointer[resident])
 	rs.top.Store(&top)
 }

@@ -30,3 +30,5 @@ func allocate(fd int, off, nbytes int64) error { return grow(fd, off+nbytes) }
 func renameNoReplace(string, string) error { return unix.ENOTSUP }
 
 func adviseHuge([]byte) {}
+
+func populate([]byte) {}

@@ -53,3 +53,5 @@ func isUnsupported(err error) bool {
 func renameNoReplace(from, to string) error { return unix.RenamexNp(from, to, unix.RENAME_EXCL) }
 
 func adviseHuge([]byte) {}
+
+func populate([]byte) {}

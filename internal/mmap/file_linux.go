@@ -176,3 +176,6 @@ func processName(pid int) string {
 
 // adviseHuge fails where the kernel was built without large pages.
 func adviseHuge(b []byte) { _ = unix.Madvise(b, unix.MADV_HUGEPAGE) }
+
+// populate fails before Linux 5.14.
+func populate(b []byte) { _ = unix.Madvise(b, unix.MADV_POPULATE_WRITE) }

@@ -6,19 +6,26 @@ package mmap
 
 import "unsafe"
 
-// hugePage is the size of a large page on the processors that have one of this size; where
-// it is another, Huge does less or nothing.
-const hugePage = 2 << 20
+// HugePage is the size in bytes of a large page on the processors that have one of this
+// size; where it is another, Huge does less or nothing.
+const HugePage = 2 << 20
 
-// Huge asks the kernel to back those parts of b with large pages that can be, so that to
-// touch it for the first time takes few page faults. It is advice: b is as before, and
-// nothing happens where the system has no such pages.
-func Huge(b []byte) {
+// Huge returns that part of b which whole large pages can back, and asks the kernel to do so:
+// to touch it for the first time then takes few page faults. It is advice: b is as before, and
+// nothing else happens where the system has no such pages.
+func Huge(b []byte) []byte {
 	// The address is only computed with. It stays valid, since b is in use.
-	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) & (hugePage - 1)
-	if uintptr(len(b)) < skip+hugePage {
-		return
+	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) & (HugePage - 1)
+	if uintptr(len(b)) < skip+HugePage {
+		return nil
 	}
 	b = b[skip:]
-	adviseHuge(b[:len(b)&^(hugePage-1)])
+	b = b[:len(b)&^(HugePage-1)]
+	adviseHuge(b)
+	return b
 }
+
+// Populate has the kernel find the memory of b, which is whole pages, without a page fault for
+// each, and changes nothing in it. It is a system call, so that other goroutines go on
+// meanwhile. Where the system lacks it, the memory is found when it is used.
+func Populate(b []byte) { populate(b) }
