@@ -70,6 +70,7 @@ func (b *bufferPool) get(psize int) page {
 		return make(page, psize)
 	}
 	p := b.free[n]
+	b.free[n] = nil // or a buffer that is not given back would stay
 	b.free = b.free[:n]
 	return p
 }

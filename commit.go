@@ -7,10 +7,10 @@ package folio
 //  1. open buckets' records go to their cells;
 //  2. pages that no pin needs become reusable; each dirty page gets a place, which is that
 //     of the page it was copied from where only memory has that;
-//  3. children first, each page gets its number, commit and sum, and its parent the
-//     reference to it;
-//  4. how it becomes durable is chosen: by a record in the redo log, directly by a sync
+//  3. how it becomes durable is chosen: by a record in the redo log, directly by a sync
 //     of everything, or not yet;
+//  4. children first, each page gets its number, commit and sum, and its parent the
+//     reference to it (before 3 where the record names runs, whose sums it needs);
 //  5. the freelog's record is worked out, and the file grown, so that a full disk
 //     shows before anything refers to the new pages;
 //  6. if it is logged, its record, and its pages stay in memory; else the pages, its own
@@ -26,7 +26,8 @@ package folio
 //     commit before;
 //   - a meta that can be seen has its record in the log, if it has one at all;
 //   - a commit is logged only if every commit since the durable one is;
-//   - the number of a commit that failed after it wrote a page is never used again;
+//   - the number of a commit that failed after it wrote a page or a record is never used
+//     again;
 //   - after a failed sync nothing is written any more.
 
 import (
@@ -67,6 +68,9 @@ type committer struct {
 	freedLog   []freedExtent // segments that it gives up
 	newSegment extent        // added to the log; where it is logged, a checkpoint makes it ready
 	wrote      bool          // its record, or a part of it, may be in the log
+	recorded   bool          // all of it is
+	wroteMeta  bool          // its meta, or a part of it, may be in slot
+	slot       int
 	ahead      chan struct{} // closed when the record is synced, if that was begun ahead
 	pins       []txid        // commits that can still be read, or are to be synced
 	oldestRead txid          // of the former
@@ -229,7 +233,7 @@ func (c *committer) place(sync bool, write func(sync bool) error) (at syncPoint,
 	defer c.reuseWrites()
 	c.release()
 	if err := write(sync); err != nil {
-		err = c.wipeAhead(err)
+		err = c.wipe(err)
 		c.undo()
 		return at, err
 	}
@@ -305,14 +309,13 @@ func (c *committer) writeOut(sync bool) error {
 		if err := c.writePages(c.namedRuns()); err != nil {
 			return err
 		}
-		return c.wipe(-1, c.writeRecord())
+		return c.writeRecord()
 	}
 	if err := db.flushResidents(c.inPlace); err != nil {
 		return err
 	}
 	if seeded.Has(seeded.MetaFirst) {
-		_, err := db.writeMetaOf(&c.meta)
-		return errors.Join(err, c.writePages(c.writes))
+		return errors.Join(c.writeMeta(), c.writePages(c.writes))
 	}
 	if err := c.writePages(c.writes); err != nil {
 		return err
@@ -326,13 +329,16 @@ func (c *committer) writeOut(sync bool) error {
 		}
 	}
 	if err := c.writeRecord(); err != nil {
-		return c.wipe(-1, err)
+		return err
 	}
-	slot, err := db.writeMetaOf(&c.meta)
-	if err != nil {
-		return c.wipe(slot, err)
-	}
-	return nil
+	return c.writeMeta()
+}
+
+// writeMeta writes the commit's meta.
+func (c *committer) writeMeta() (err error) {
+	c.wroteMeta = true
+	c.slot, err = c.db.writeMetaOf(&c.meta)
+	return err
 }
 
 // namedRuns returns the pages of the runs that the record names: they are synced with it.
@@ -411,10 +417,7 @@ func (c *committer) reserveWithRoom() error {
 		return nil
 	}
 	c.unreserve()
-	db.placing.Unlock()
-	err = db.makeRoom(err)
-	db.placing.Lock()
-	if err != nil {
+	if err := c.makeRoom(err); err != nil {
 		return err
 	}
 	c.hwm = hwm
@@ -423,6 +426,13 @@ func (c *committer) reserveWithRoom() error {
 		return err
 	}
 	return db.growFile(c.hwm)
+}
+
+// makeRoom is the store's, which may have to take a target.
+func (c *committer) makeRoom(err error) error {
+	c.db.placing.Unlock()
+	defer c.db.placing.Lock()
+	return c.db.makeRoom(err)
 }
 
 // makeRoom makes a checkpoint where err says that the file can't grow, and pages wait for
@@ -862,12 +872,14 @@ func (db *DB) writeMetaOf(m *meta) (slot int, err error) {
 }
 
 // wipe makes sure that a commit which failed with err is never taken for one: its record
-// and its meta (slot -1: none) may have been written. Where that fails too, nothing is
-// written to the store any more. A full disk cuts a write short, and what is short is no
-// record and no meta.
-func (c *committer) wipe(slot int, err error) error {
+// and its meta may have been written. Where that fails too, nothing is written to the store
+// any more. A full disk cuts a write short, and what is short is no record and no meta.
+func (c *committer) wipe(err error) error {
 	db := c.db
-	if err == nil || isNoRoom(err) && c.ahead == nil || slot < 0 && !c.wrote || seeded.Has(seeded.FailedMetaStays) {
+	if c.ahead != nil {
+		<-c.ahead
+	}
+	if !c.wrote && !c.wroteMeta || isNoRoom(err) && !c.recorded || seeded.Has(seeded.FailedMetaStays) {
 		return err
 	}
 	zero := getBuffer(db.psize)
@@ -877,8 +889,8 @@ func (c *committer) wipe(slot int, err error) error {
 	if c.wrote && !seeded.Has(seeded.FailedRecordStays) {
 		zerr = db.file.Pwritev([][]byte{zero[:logSector]}, c.meta.log.offset(c.recordAt, db.psize))
 	}
-	if slot >= 0 {
-		zerr = errors.Join(zerr, db.file.Pwritev([][]byte{zero}, int64(slot)<<db.shift))
+	if c.wroteMeta {
+		zerr = errors.Join(zerr, db.file.Pwritev([][]byte{zero}, int64(c.slot)<<db.shift))
 	}
 	if zerr != nil {
 		return db.poison(ErrDatabaseReadOnly, errors.Join(err, zerr))

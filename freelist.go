@@ -284,9 +284,10 @@ func (b *bitmap) none(e extent) bool {
 
 // waitingPages is what is kept of a waiting extent, under its first page.
 type waitingPages struct {
-	npages uint64
-	a, t   txid
-	pin    txid // it is filed under this pin
+	npages   uint64
+	a, t     txid
+	pin      txid // it is filed under this pin
+	unlisted bool // the freelog has it as reusable: see holdBack
 }
 
 // pinnedPages is what is filed under one pin. An entry of starts is void where the
@@ -428,8 +429,8 @@ func (f *freelist) take(e extent) {
 		}
 		whole := extent{start, w.npages}
 		f.dropWaiting(start, w)
-		f.addWaiting(whole.clip(0, e.start), w.a, w.t, w.pin)
-		f.addWaiting(whole.clip(e.end(), whole.end()), w.a, w.t, w.pin)
+		f.addWaiting(whole.clip(0, e.start), w)
+		f.addWaiting(whole.clip(e.end(), whole.end()), w)
 		p = whole.end()
 	}
 }
@@ -446,23 +447,26 @@ func (f *freelist) reserve(e extent) bool {
 }
 
 // holdBack has e, which was reserved, wait as if commit t, which is about to be planned,
-// had let go of it. The freelog has it as free: once t is loaded from the file it is.
+// had let go of it. The freelog has it as reusable, in its records and in its pieces: once
+// t is loaded from the file it is.
 func (f *freelist) holdBack(e extent, t txid) {
 	if pin, blocked := f.blocker(0, t); blocked && !seeded.Has(seeded.ReplayedRunsUnpinned) {
-		f.addWaiting(e, 0, t, pin)
+		f.addWaiting(e, waitingPages{t: t, pin: pin, unlisted: true})
 	} else {
 		f.giveBack(e)
 	}
 }
 
-func (f *freelist) addWaiting(e extent, a, t, pin txid) {
+// addWaiting has e wait as w says.
+func (f *freelist) addWaiting(e extent, w waitingPages) {
 	if e.npages == 0 {
 		return
 	}
 	f.starts.setRange(extent{e.start, 1})
-	f.waiting[e.start] = waitingPages{e.npages, a, t, pin}
+	w.npages = e.npages
+	f.waiting[e.start] = w
 	f.nwait += e.npages
-	f.hold(pin, e)
+	f.hold(w.pin, e)
 }
 
 func (f *freelist) dropWaiting(start pgno, w waitingPages) {
@@ -940,7 +944,7 @@ func (f *freelist) apply(fc freelogCommit) {
 	f.newest = fc.txid
 	for _, e := range fc.freed {
 		if pin, blocked := f.blocker(e.A, fc.txid); blocked {
-			f.addWaiting(e.extent, e.A, fc.txid, pin)
+			f.addWaiting(e.extent, waitingPages{a: e.A, t: fc.txid, pin: pin})
 		} else {
 			f.free.setRange(e.extent)
 		}
@@ -1320,7 +1324,10 @@ func (f *freelist) items(lo pgno, t txid, freed []freedExtent) iter.Seq[waitingE
 				fp, fok = f.free.next(e.end())
 			case wok && (i == len(freed) || wp < freed[i].start):
 				w := f.waiting[wp]
-				e = waitingExtent{extent{wp, w.npages}, w.a, w.t}
+				e = waitingExtent{extent: extent{wp, w.npages}}
+				if !w.unlisted {
+					e.A, e.T = w.a, w.t
+				}
 				wp, wok = f.starts.next(e.end())
 			default:
 				e = waitingExtent{freed[i].extent, freed[i].A, t}
@@ -1796,7 +1803,7 @@ func (r *freelogReader) put(e waitingExtent) {
 		r.f.free.setRange(e.extent)
 		return
 	}
-	r.f.addWaiting(e.extent, e.A, e.T, unfiled)
+	r.f.addWaiting(e.extent, waitingPages{a: e.A, t: e.T, pin: unfiled})
 }
 
 // agree replaces what is known of [lo, hi) by what a piece says. The two must name

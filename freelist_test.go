@@ -207,7 +207,7 @@ func TestTailAndTruncate(t *testing.T) {
 func TestReserve(t *testing.T) {
 	f := emptyFreelist(100, 5)
 	f.giveBack(extent{10, 10})
-	f.addWaiting(extent{20, 10}, 2, 4, 3)
+	f.addWaiting(extent{20, 10}, waitingPages{a: 2, t: 4, pin: 3})
 	assert.False(t, f.reserve(extent{8, 4}))
 	assert.EqualValues(t, 10, f.freePages())
 	assert.True(t, f.reserve(extent{18, 5}))
@@ -696,6 +696,44 @@ func TestFreelistSimulation(t *testing.T) {
 	}
 }
 
+// What a recovery holds back waits in memory, and is reusable in the freelog, whichever pieces
+// of a snapshot are written meanwhile.
+func TestHeldBackIsReusableInTheFreelog(t *testing.T) {
+	s := newSimStore(t, freelistSeed(t), 300)
+	s.failEvery = 0
+	s.commit(0, 3000)
+	s.commit(1000, 0)
+	s.durable, s.published = s.newest, s.newest
+	s.readers = []txid{s.newest}
+	moved := 0
+	for i := range 600 {
+		s.f.release(s.pins())
+		var held []extent
+		for e := range s.f.freeExtents() {
+			if held = append(held, extent{e.start, 1}); len(held) > i%3 {
+				break
+			}
+		}
+		for _, e := range held {
+			require.True(t, s.f.reserve(e))
+			s.f.holdBack(e, s.last+1)
+			s.past[e.start] = append(s.past[e.start], life{0, s.last + 1})
+		}
+		start := s.meta.state.start
+		s.commit(6, 6)
+		if s.meta.state.start != start {
+			moved++
+		}
+		_, err := s.load()
+		require.NoError(t, err)
+		s.published, s.durable = s.newest, s.newest
+		if i%50 == 49 {
+			s.readers = []txid{s.newest}
+		}
+	}
+	require.Greater(t, moved, 3, "snapshots were completed")
+}
+
 // A chain that only grew would make opening slower with every commit.
 func TestFreelogChainStaysBounded(t *testing.T) {
 	s := newSimStore(t, freelistSeed(t), 3800)
@@ -795,8 +833,8 @@ func TestSnapshotItems(t *testing.T) {
 	f := emptyFreelist(100, 9)
 	f.giveBack(extent{10, 4})
 	f.giveBack(extent{50, 10})
-	f.addWaiting(extent{20, 10}, 3, 5, 4)
-	f.addWaiting(extent{60, 5}, 0, 9, 4)
+	f.addWaiting(extent{20, 10}, waitingPages{a: 3, t: 5, pin: 4})
+	f.addWaiting(extent{60, 5}, waitingPages{t: 9, pin: 4})
 	freed := []freedExtent{{extent: extent{15, 5}, A: 7}, {extent: extent{40, 6}}, {extent: extent{70, 1}}}
 	all := []waitingExtent{
 		{extent{10, 4}, 0, 0}, {extent{15, 5}, 7, 10}, {extent{20, 10}, 3, 5}, {extent{40, 6}, 0, 10},

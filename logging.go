@@ -133,7 +133,7 @@ func (c *committer) placeRecord() bool {
 
 // writeRecord writes the record, if there is one.
 func (c *committer) writeRecord() error {
-	if c.route != routeLogged || c.ahead != nil {
+	if c.route != routeLogged || c.recorded {
 		return nil
 	}
 	db, rec := c.db, c.s.redo.record
@@ -149,6 +149,7 @@ func (c *committer) writeRecord() error {
 	if err := db.file.Pwritev(bufs, off); err != nil {
 		return fmt.Errorf("write redo record of %d bytes at offset %d: %w", len(rec), off, err)
 	}
+	c.recorded = true
 	return nil
 }
 
@@ -166,8 +167,9 @@ func (c *committer) syncAhead(sync bool) error {
 	if !sync || c.route != routeLogged || c.ndirty < manyPages || c.s.spilled || !mmap.SyncsApart {
 		return nil
 	}
+	db.burned = max(db.burned, c.s.id) // what is synced ahead is known by this number
 	if err := c.writeRecord(); err != nil {
-		return c.wipe(-1, err)
+		return err
 	}
 	done := make(chan struct{})
 	c.ahead = done
@@ -178,15 +180,6 @@ func (c *committer) syncAhead(sync bool) error {
 		db.syncRecord(base, span)
 	}()
 	return nil
-}
-
-// wipeAhead is wipe where the commit failed with err after its record was written ahead.
-func (c *committer) wipeAhead(err error) error {
-	if c.ahead == nil {
-		return err
-	}
-	<-c.ahead
-	return c.wipe(-1, err)
 }
 
 // recordSpan returns where the record is.

@@ -688,3 +688,85 @@ func TestRecordAheadOfItsPages(t *testing.T) {
 	require.ErrorIs(t, manyPagesChanged(db, "four"), ErrSyncFailed)
 	h.setFail(nil)
 }
+
+// A commit whose record was written, and for whose meta there was no room, is not found after
+// a crash.
+func TestNoRoomForTheMetaBehindARecord(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	h := intercept(t, path)
+	db := loggedStore(t, path, 3000)
+	put := func(value string) error {
+		return db.Update(func(tx *Tx) error { return tx.Put([]byte("k"), []byte(value)) })
+	}
+	require.NoError(t, put("old"))
+	withoutCheckpoints(t, db)
+	db.maxResident = 0 // so that it writes its pages, and its meta
+	h.setFail(func(op mmap.Op) error {
+		if op.Kind == mmap.OpWrite && op.Off < int64(numMetas*db.psize) && op.NBytes == int64(db.psize) {
+			h.setFail(nil)
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	require.ErrorIs(t, put("new"), syscall.ENOSPC)
+	db.maxResident = maxResident
+	again := requireReplay(t, db, nil)
+	require.NoError(t, again.View(func(tx *Tx) error {
+		require.Equal(t, "old", string(tx.Get([]byte("k"))))
+		return nil
+	}))
+	require.NoError(t, put("newer"))
+	mustBeSound(t, db)
+}
+
+// The number of a commit whose record was synced ahead is not used again where the commit
+// failed before it wrote a page: the next one would be taken for synced.
+func TestFailureBehindARecordAhead(t *testing.T) {
+	const npairs = 90_000
+	db := loggedStore(t, filepath.Join(t.TempDir(), "s"), npairs)
+	change := func(text string) error { // each second leaf, so that the freelog's record is large
+		return db.Update(func(tx *Tx) error {
+			for i := 0; i < npairs; i += 70 {
+				if err := tx.Put(fmt.Appendf(nil, "%08d", i), []byte(text)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	for i := 0; db.Stats().LogSize < 1<<20; i++ { // room for the records
+		require.Less(t, i, 100)
+		require.NoError(t, change("zero"))
+	}
+	require.NoError(t, db.Sync())
+	resume := withoutCheckpoints(t, db)
+	reader, err := db.Begin(false) // so that no place is used again
+	require.NoError(t, err)
+	defer reader.Rollback()
+	before := db.Stats()
+	npages := db.at.work.npages
+	require.NoError(t, change("one"))
+	npages = db.at.work.npages - npages
+	require.Equal(t, before.Logged+1, db.Stats().Logged)
+	resume()
+	require.NoError(t, db.Sync())
+	nsyncs := db.Stats().LogSyncs
+	for short := uint64(8); nsyncs == db.Stats().LogSyncs; short-- { // room for its pages, and not for the freelog's
+		require.NotZero(t, short)
+		db.opts.MaxSize = int64(db.newest.npages+npages-db.free.freePages()-short) << db.shift
+		require.ErrorIs(t, change("two"), ErrMaxSize)
+	}
+	db.opts.MaxSize = 0
+	withoutCheckpoints(t, db)
+	before = db.Stats()
+	fill(t, db, 1, 2, 100)
+	after := db.Stats()
+	require.Equal(t, before.Logged+1, after.Logged)
+	require.Equal(t, before.LogSyncs+1, after.LogSyncs, "it is synced")
+	again := requireReplay(t, db, nil)
+	require.NoError(t, again.View(func(tx *Tx) error {
+		require.Equal(t, "one", string(tx.Get([]byte("00000000"))))
+		return nil
+	}))
+	mustBeSound(t, db)
+}

@@ -225,7 +225,11 @@ func (db *DB) isWholeRun(m *meta, r runRef) (bool, error) {
 	if r.pgno < numMetas || r.pgno > maxPgno || r.npages != runPages(m.psize, r.keyLen, r.valueLen) {
 		return false, nil
 	}
-	buf, off := make(page, r.npages*m.psize), int64(r.pgno)*int64(m.psize)
+	off := int64(r.pgno) * int64(m.psize)
+	if size, err := db.file.Size(); err != nil || off+int64(r.npages)*int64(m.psize) > size {
+		return false, err // before there is memory for what a lie may call large
+	}
+	buf := make(page, r.npages*m.psize)
 	if !seeded.Has(seeded.RunsFromCache) {
 		if err := db.dropCache(off, int64(len(buf))); err != nil {
 			return false, err
