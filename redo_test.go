@@ -52,6 +52,13 @@ func withoutCheckpoints(t *testing.T, db *DB) (resume func()) {
 	return resume
 }
 
+// setMaxResident sets how many bytes of pages are kept; the checkpointer looks at it, too.
+func setMaxResident(db *DB, nbytes int64) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.maxResident = nbytes
+}
+
 // heldCheckpoints are the stores that make no checkpoints for their tests.
 var heldCheckpoints sync.Map
 
@@ -654,7 +661,7 @@ func TestRecordAheadOfItsPages(t *testing.T) {
 
 	for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
 		records := 0
-		db.maxResident = 0 // so that it has to write its pages
+		setMaxResident(db, 0) // so that it has to write its pages
 		h.setFail(func(op mmap.Op) error {
 			if op.Kind != mmap.OpWrite || op.Off < int64(numMetas*db.psize) {
 				return nil
@@ -667,7 +674,7 @@ func TestRecordAheadOfItsPages(t *testing.T) {
 		})
 		require.ErrorIs(t, manyPagesChanged(db, "two"), fault)
 		h.setFail(nil)
-		db.maxResident = maxResident
+		setMaxResident(db, maxResident)
 		require.Equal(t, 2, records, "written, and wiped")
 		again := requireReplay(t, db, nil)
 		require.NoError(t, again.View(func(tx *Tx) error {
@@ -700,7 +707,7 @@ func TestNoRoomForTheMetaBehindARecord(t *testing.T) {
 	}
 	require.NoError(t, put("old"))
 	withoutCheckpoints(t, db)
-	db.maxResident = 0 // so that it writes its pages, and its meta
+	setMaxResident(db, 0) // so that it writes its pages, and its meta
 	h.setFail(func(op mmap.Op) error {
 		if op.Kind == mmap.OpWrite && op.Off < int64(numMetas*db.psize) && op.NBytes == int64(db.psize) {
 			h.setFail(nil)
@@ -709,7 +716,7 @@ func TestNoRoomForTheMetaBehindARecord(t *testing.T) {
 		return nil
 	})
 	require.ErrorIs(t, put("new"), syscall.ENOSPC)
-	db.maxResident = maxResident
+	setMaxResident(db, maxResident)
 	again := requireReplay(t, db, nil)
 	require.NoError(t, again.View(func(tx *Tx) error {
 		require.Equal(t, "old", string(tx.Get([]byte("k"))))

@@ -176,7 +176,7 @@ func TestResidentLimit(t *testing.T) {
 	db := loggedStore(t, filepath.Join(t.TempDir(), "s"), 5000)
 	require.NoError(t, db.Sync())
 	db.writer <- struct{}{}
-	db.maxResident = 30 * minPageSize
+	setMaxResident(db, 30*minPageSize)
 	<-db.writer
 	for i := range 200 {
 		fill(t, db, i*25, i*25+1, 100)
@@ -196,7 +196,7 @@ func TestCommitsWaitForACheckpoint(t *testing.T) {
 	db := loggedStore(t, path, 5000)
 	require.NoError(t, db.Sync())
 	db.writer <- struct{}{}
-	db.maxResident = 100 * minPageSize
+	setMaxResident(db, 100*minPageSize)
 	<-db.writer
 	change := func(from, n int) {
 		t.Helper()
