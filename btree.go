@@ -719,7 +719,8 @@ func (t *tree) markChanged() {
 	}
 }
 
-// touchPath makes every page on the path one that the current layer may change.
+// touchPath makes every page on the path one that the current layer may change, and reports
+// whether the last of them was copied for that: then nobody has a slice of it yet.
 func (t *tree) touchPath(st path) (isCopy bool) {
 	t.markChanged()
 	for d := range st {

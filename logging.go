@@ -204,11 +204,13 @@ func (c *committer) growLog() {
 		return
 	}
 	c.addSegment()
-	if l := &c.meta.log; len(l.segments) > 0 && c.newSegment.npages > 0 {
-		l.next = logPlace{segment: len(l.segments) - 1}
-		if len(l.segments) == 1 {
-			c.restartLog()
-		}
+	if c.newSegment.npages == 0 {
+		return // there was no room
+	}
+	l := &c.meta.log
+	l.next = logPlace{segment: len(l.segments) - 1}
+	if len(l.segments) == 1 {
+		c.restartLog()
 	}
 }
 

@@ -633,6 +633,14 @@ func manyPagesChanged(db *DB, text string) error {
 	})
 }
 
+// roomForRecords makes changes until the log has room for records of many pages.
+func roomForRecords(t *testing.T, db *DB, change func() error) {
+	for i := 0; db.Stats().LogSize < 1<<20; i++ {
+		require.Less(t, i, 100)
+		require.NoError(t, change())
+	}
+}
+
 // The record of a commit of many pages is written and synced before its pages are ready,
 // once. Should the commit fail after that, also for want of room, no crash brings it back.
 func TestRecordAheadOfItsPages(t *testing.T) {
@@ -647,10 +655,7 @@ func TestRecordAheadOfItsPages(t *testing.T) {
 		}
 		return false
 	}
-	for i := 0; db.Stats().LogSize < 1<<20; i++ { // room for the records
-		require.Less(t, i, 100)
-		require.NoError(t, manyPagesChanged(db, "zero"))
-	}
+	roomForRecords(t, db, func() error { return manyPagesChanged(db, "zero") })
 	require.NoError(t, db.Sync())
 	withoutCheckpoints(t, db)
 	before := db.Stats()
@@ -741,10 +746,7 @@ func TestFailureBehindARecordAhead(t *testing.T) {
 			return nil
 		})
 	}
-	for i := 0; db.Stats().LogSize < 1<<20; i++ { // room for the records
-		require.Less(t, i, 100)
-		require.NoError(t, change("zero"))
-	}
+	roomForRecords(t, db, func() error { return change("zero") })
 	require.NoError(t, db.Sync())
 	resume := withoutCheckpoints(t, db)
 	reader, err := db.Begin(false) // so that no place is used again
