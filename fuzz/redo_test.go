@@ -136,7 +136,7 @@ func findRedo(file []byte, m *redoMeta, at int64) (rec []byte, off int64) {
 		places = append(places, s.off)
 	}
 	for _, off := range places {
-		if off >= int64(len(file)) {
+		if off < 0 || off >= int64(len(file)) { // a meta may lie
 			continue
 		}
 		if rec := redoRecord(file[off:], m.salt); rec != nil && le.Uint64(rec[redoLayout().prev:]) == m.sum {
